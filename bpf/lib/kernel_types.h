@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The few kernel types that the programs here touch, by hand.
+ *
+ * Only the fields that are read are named, and not at their real offsets: preserve_access_index
+ * makes clang record each access by name, and libbpf puts in the offset of the running kernel as
+ * it loads the program (CO-RE). A field that a kernel does not have fails the load with its name
+ * in the log. A generated vmlinux.h would say the same in 3 MB.
+ */
+#ifndef RINGFENCE_KERNEL_TYPES_H
+#define RINGFENCE_KERNEL_TYPES_H
+
+typedef unsigned char __u8;
+typedef unsigned short __u16;
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+typedef signed char __s8;
+typedef short __s16;
+typedef int __s32;
+typedef long long __s64;
+/* bpf_helper_defs.h, which libbpf generates, names these. */
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u32 __wsum;
+
+typedef __u8 u8;
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __u64 u64;
+
+typedef _Bool bool;
+#define false 0
+#define true 1
+
+#ifndef NULL
+#define NULL ((void *)0)
+#endif
+
+/* include/uapi/linux/bpf.h; numbers of the uapi never change. */
+enum bpf_map_type {
+	BPF_MAP_TYPE_UNSPEC = 0,
+	BPF_MAP_TYPE_ARRAY = 2,
+};
+
+enum bpf_prog_type {
+	BPF_PROG_TYPE_UNSPEC = 0,
+};
+
+enum bpf_link_type {
+	BPF_LINK_TYPE_UNSPEC = 0,
+};
+
+enum {
+	BPF_F_MMAPABLE = 1U << 10,
+};
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+/* arch/x86/include/asm/ptrace.h: sixteen registers in a row, the same from 2.6 to 7.x. */
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10;
+	unsigned long r9, r8, ax, cx, dx, si, di, orig_ax;
+};
+
+/* include/linux/pid.h. One number for each pid namespace that sees it, the initial one first. */
+struct pid_namespace;
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;
+	/* As many as level + 1; declared with one, or as a flexible array, depending on the kernel.
+	 */
+	struct upid numbers[1];
+};
+
+/* include/linux/sched.h */
+struct task_struct {
+	int pid;
+	int tgid;
+	struct task_struct *group_leader;
+	struct pid *thread_pid;
+	char comm[16];
+};
+
+/* include/linux/bpf.h */
+struct bpf_prog_aux {
+	u32 id;
+	char name[16];
+};
+
+struct bpf_prog {
+	enum bpf_prog_type type;
+	struct bpf_prog_aux *aux;
+};
+
+struct bpf_map {
+	enum bpf_map_type map_type;
+	u32 id;
+	char name[16];
+};
+
+struct bpf_link {
+	u32 id;
+	enum bpf_link_type type;
+};
+
+/* What an iterator program is called with: kernel/bpf/{task,prog,map,link}_iter.c. */
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
+struct bpf_iter__bpf_prog {
+	struct bpf_iter_meta *meta;
+	struct bpf_prog *prog;
+};
+
+struct bpf_iter__bpf_map {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+};
+
+struct bpf_iter__bpf_link {
+	struct bpf_iter_meta *meta;
+	struct bpf_link *link;
+};
+
+#pragma clang attribute pop
+
+#endif

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Proof that the Rust side of bpf/lib/*.h is laid out as the C side is.
+//!
+//! The compiler of the C side wrote down its layouts as BTF in each object; nothing here is kept
+//! equal by hand and hope.
+
+use std::mem::offset_of;
+use std::path::PathBuf;
+
+use libbpf_rs::btf::types::{MemberAttr, Struct};
+use libbpf_rs::{Btf, HasSize, ObjectBuilder};
+
+use crate::views::records::{BpfRecord, CallerRecord, TaskRecord};
+use crate::window::{Call, REQUESTS, Request, WINDOW};
+
+/// A structure as one side has it: its size, and the offset of each field in order.
+#[derive(Debug, PartialEq, Eq)]
+struct Layout {
+    size: usize,
+    fields: Vec<(String, usize)>,
+}
+
+macro_rules! rust_layout {
+    ($name:ident { $($field:ident),* }) => {
+        Layout {
+            size: size_of::<$name>(),
+            fields: vec![$((stringify!($field).to_owned(), offset_of!($name, $field))),*],
+        }
+    };
+}
+
+fn object(area: &str) -> PathBuf {
+    PathBuf::from(env!("OUT_DIR")).join(format!("{area}.bpf.o"))
+}
+
+fn c_layout(area: &str, name: &str) -> Layout {
+    let btf = Btf::from_path(object(area)).unwrap();
+    let found = btf.type_by_name::<Struct<'_>>(name).unwrap();
+    let fields = found.iter().map(|member| {
+        let MemberAttr::Normal { offset } = member.attr else { panic!("{name} has a bit field") };
+        (member.name.unwrap().to_string_lossy().into_owned(), offset as usize / 8)
+    });
+    Layout { size: found.size(), fields: fields.collect() }
+}
+
+#[test]
+fn the_requests_of_the_reader_are_laid_out_alike() {
+    assert_eq!(
+        rust_layout!(Request { address, position, length, status }),
+        c_layout("kernel_reader", "reader_request")
+    );
+    assert_eq!(rust_layout!(Call { count, reserved }), c_layout("kernel_reader", "reader_call"));
+}
+
+#[test]
+fn the_records_of_the_views_are_laid_out_alike() {
+    assert_eq!(
+        rust_layout!(TaskRecord { address, tgid, tid, own_tgid, own_tid, comm }),
+        c_layout("views", "task_record")
+    );
+    assert_eq!(rust_layout!(BpfRecord { id, kind, name }), c_layout("views", "bpf_record"));
+    assert_eq!(rust_layout!(CallerRecord { task }), c_layout("views", "caller_record"));
+}
+
+#[test]
+fn a_field_that_moved_or_changed_its_name_is_noticed() {
+    #[repr(C)]
+    struct Moved {
+        position: u32,
+        address: u64,
+        length: u16,
+        status: u16,
+    }
+    #[repr(C)]
+    struct Renamed {
+        address: u64,
+        offset: u32,
+        length: u16,
+        status: u16,
+    }
+    let c = c_layout("kernel_reader", "reader_request");
+    assert_ne!(rust_layout!(Moved { position, address, length, status }), c);
+    assert_ne!(rust_layout!(Renamed { address, offset, length, status }), c);
+}
+
+#[test]
+fn the_arrays_of_the_reader_are_as_long_as_this_side_maps_them() {
+    let object = ObjectBuilder::default().open_file(object("kernel_reader")).unwrap();
+    let size = |name: &str| {
+        let map = object.maps().find(|map| map.name() == name).unwrap();
+        (map.value_size() as usize, map.max_entries() as usize)
+    };
+    assert_eq!(size("requests"), (size_of::<Request>(), REQUESTS));
+    assert_eq!(size("window"), (WINDOW, 1));
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Everything that touches the live kernel: loads bpf/, reads memory, gathers what the system
+//! admits to, and listens to what the kernel says it changes.
+
+mod bench;
+mod error;
+mod features;
+mod host;
+mod journal;
+mod kcore;
+mod kernel_types;
+#[cfg(test)]
+mod layout;
+mod mapping;
+mod object;
+mod privilege;
+mod reader;
+mod skeletons;
+mod test_run;
+mod views;
+mod window;
+
+pub use bench::{PathSpeed, ReaderBench, Speed, bench_readers};
+pub use error::ProbeError;
+pub use features::{Feature, FeatureState, features, kernel_image_path};
+pub use host::{HostIdentity, Lockdown, identity, live_symbols, live_types, lockdown};
+pub use journal::{JournalReader, Record, RecordError, Sample, Taken, parse_record};
+pub use kcore::{CoreError, CoreHeader, Kcore, Segment};
+pub use reader::{LiveReader, Path};
+pub use views::{LiveViews, TaskRecord};

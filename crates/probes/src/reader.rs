@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The running kernel's memory through BPF, by either of two paths.
+
+use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
+
+use kernel_memory::{KernelMemory, Piece, ReadError};
+
+use crate::error::ProbeError;
+use crate::kernel_types;
+use crate::window::{DONE, PAGE, REQUESTS, Request, UNREADABLE, WINDOW, Window};
+
+/// The kfunc without which there are no inline loads (6.2 and later).
+const CAST: &str = "bpf_rdonly_cast";
+
+/// How the bytes are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// By loads that the JIT emits inline: no function is called that could be hooked. 6.2 and
+    /// later.
+    Inline,
+    /// By `bpf_probe_read_kernel`. Every kernel has it; it is the second path, to be compared.
+    Helper,
+}
+
+/// The running kernel's memory.
+///
+/// Every aligned word of eight bytes is read at once; nothing wider is, so what the kernel changes
+/// meanwhile shows old words and new. A page that is not mapped is a piece of its own and stops
+/// nothing. Any thread may read at any time, also from inside a visitor.
+#[derive(Debug)]
+pub struct LiveReader {
+    path: Path,
+    /// Windows that nobody uses now. A walk takes one and gives it back, so that a visitor may
+    /// itself read: it then gets another, loaded when it is first needed.
+    free: Mutex<Vec<Window>>,
+}
+
+impl LiveReader {
+    /// Loads the reader. Fails where the kernel has not what the path needs, or refuses.
+    pub fn open(path: Path) -> Result<Self, ProbeError> {
+        if path == Path::Inline && !kernel_types::has_function(CAST)? {
+            return Err(ProbeError::Unsupported {
+                what: "reading kernel memory by inline loads",
+                lacking: format!(
+                    "its BTF has no {CAST} (6.2 and later have it); the helper path still works, \
+                     but it can be hooked"
+                ),
+            });
+        }
+        let window = Window::load(path)?;
+        Ok(Self { path, free: Mutex::new(vec![window]) })
+    }
+
+    /// Which path this reader takes.
+    pub fn path(&self) -> Path {
+        self.path
+    }
+
+    fn with_window<T>(
+        &self,
+        action: impl FnOnce(&mut Window) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut window = match free {
+            Some(window) => window,
+            None => Window::load(self.path).map_err(|error| self.failed(error))?,
+        };
+        let outcome = action(&mut window);
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(window);
+        outcome
+    }
+
+    fn failed(&self, reason: impl std::fmt::Display) -> ReadError {
+        ReadError::Source { through: self.name(), reason: reason.to_string() }
+    }
+
+    fn call(&self, window: &mut Window, count: usize) -> Result<(), ReadError> {
+        window.call(count).map_err(|error| self.failed(error))
+    }
+
+    /// Walks the part of a range that fits into the window: `start` up to `end`.
+    fn visit_batch(
+        &self,
+        window: &mut Window,
+        start: u64,
+        end: u64,
+        visitor: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, ReadError> {
+        let base = start & !(PAGE - 1);
+        let mut count = 0;
+        for (page, slot) in pages(start, end).zip(window.requests()) {
+            let (first, after) = words_around(page);
+            *slot = Request {
+                address: first,
+                position: (first - base) as u32,
+                length: (after - first) as u16,
+                status: 0,
+            };
+            count += 1;
+        }
+        self.call(window, count)?;
+
+        let mut from = start;
+        while from < end {
+            let status = status_at(window, base, from);
+            let mut to = after_page(from).min(end);
+            while to < end && status_at(window, base, to) == status {
+                to = after_page(to).min(end);
+            }
+            let piece = match status {
+                DONE => {
+                    let bytes = window.output().get((from - base) as usize..(to - base) as usize);
+                    Piece::Bytes { address: from, bytes: bytes.unwrap_or_default() }
+                }
+                UNREADABLE => Piece::Unreadable { address: from, length: to - from },
+                other => return Err(self.failed(format!("status {other} for {from:#x}"))),
+            };
+            if visitor(piece).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            from = to;
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+impl KernelMemory for LiveReader {
+    fn name(&self) -> &'static str {
+        match self.path {
+            Path::Inline => "inline load",
+            Path::Helper => "helper",
+        }
+    }
+
+    fn visit(
+        &self,
+        start: u64,
+        length: u64,
+        visitor: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        // The last page of the address space is left out with ranges that would wrap: nothing is
+        // ever mapped there, so that ERR_PTR values fault.
+        let Some(end) = start.checked_add(length).filter(|end| *end <= u64::MAX - PAGE) else {
+            return visitor_of_nothing(start, length, visitor);
+        };
+        if length == 0 {
+            return Ok(());
+        }
+        self.with_window(|window| {
+            let mut from = start;
+            while from < end {
+                let base = from & !(PAGE - 1);
+                let to = base.saturating_add(WINDOW as u64).min(end);
+                if self.visit_batch(window, from, to, visitor)?.is_break() {
+                    break;
+                }
+                from = to;
+            }
+            Ok(())
+        })
+    }
+
+    fn read_many(&self, ranges: &[(u64, u32)]) -> Vec<Result<Vec<u8>, ReadError>> {
+        let mut batch = Batch::default();
+        let mut results: Vec<Result<Vec<u8>, ReadError>> = Vec::with_capacity(ranges.len());
+        let outcome = self.with_window(|window| {
+            for (index, (address, length)) in ranges.iter().enumerate() {
+                results.push(Ok(vec![0; *length as usize]));
+                let length = u64::from(*length);
+                let end = address.checked_add(length).filter(|end| *end <= u64::MAX - PAGE);
+                let Some(end) = end else {
+                    set(&mut results, index, self.unreadable(*address));
+                    continue;
+                };
+                for page in pages(*address, end) {
+                    if !batch.add(window, index, *address, page) {
+                        self.flush(window, &mut batch, &mut results)?;
+                        batch.add(window, index, *address, page);
+                    }
+                }
+            }
+            self.flush(window, &mut batch, &mut results)
+        });
+        if let Err(error) = outcome {
+            // Nothing is known of those that were not flushed; better to fail all than some.
+            return ranges.iter().map(|_| Err(error.clone())).collect();
+        }
+        results
+    }
+}
+
+impl LiveReader {
+    fn unreadable(&self, address: u64) -> ReadError {
+        ReadError::Unreadable { address, through: self.name() }
+    }
+
+    fn flush(
+        &self,
+        window: &mut Window,
+        batch: &mut Batch,
+        results: &mut [Result<Vec<u8>, ReadError>],
+    ) -> Result<(), ReadError> {
+        if batch.parts.is_empty() {
+            return Ok(());
+        }
+        self.call(window, batch.parts.len())?;
+        for (slot, part) in batch.parts.iter().enumerate() {
+            match window.requests().get(slot).map(|request| request.status) {
+                Some(DONE) => {
+                    let bytes = window.output().get(part.position..part.position + part.length);
+                    let into = results.get_mut(part.range).and_then(|result| result.as_mut().ok());
+                    // A range of which an earlier page was unreadable has failed already.
+                    let into = into
+                        .and_then(|buffer| buffer.get_mut(part.offset..part.offset + part.length));
+                    if let (Some(into), Some(bytes)) = (into, bytes) {
+                        into.copy_from_slice(bytes);
+                    }
+                }
+                Some(UNREADABLE) => set(results, part.range, self.unreadable(part.address)),
+                other => {
+                    return Err(self.failed(format!("status {other:?} for {:#x}", part.address)));
+                }
+            }
+        }
+        batch.parts.clear();
+        batch.filled = 0;
+        Ok(())
+    }
+}
+
+/// Marks a range as failed, unless it has failed at an earlier address.
+fn set(results: &mut [Result<Vec<u8>, ReadError>], index: usize, error: ReadError) {
+    if let Some(result) = results.get_mut(index).filter(|result| result.is_ok()) {
+        *result = Err(error);
+    }
+}
+
+/// The part of one range that lies in one page.
+#[derive(Debug)]
+struct Part {
+    range: usize,
+    /// Where it goes in the buffer of its range.
+    offset: usize,
+    address: u64,
+    /// Where its first byte is in the window, which may be inside a word.
+    position: usize,
+    length: usize,
+}
+
+/// Small reads gathered into one call.
+#[derive(Debug, Default)]
+struct Batch {
+    parts: Vec<Part>,
+    /// Bytes of the window that are taken.
+    filled: usize,
+}
+
+impl Batch {
+    /// Adds a request, unless the call is full.
+    fn add(&mut self, window: &mut Window, range: usize, start: u64, page: (u64, u64)) -> bool {
+        let (first, after) = words_around(page);
+        if self.parts.len() >= REQUESTS || self.filled > WINDOW - PAGE as usize {
+            return false;
+        }
+        if let Some(slot) = window.requests().get_mut(self.parts.len()) {
+            *slot = Request {
+                address: first,
+                position: self.filled as u32,
+                length: (after - first) as u16,
+                status: 0,
+            };
+        }
+        self.parts.push(Part {
+            range,
+            offset: (page.0 - start) as usize,
+            address: page.0,
+            position: self.filled + (page.0 - first) as usize,
+            length: (page.1 - page.0) as usize,
+        });
+        self.filled += (after - first) as usize;
+        true
+    }
+}
+
+/// The start of the page after the one that `address` is in.
+fn after_page(address: u64) -> u64 {
+    (address & !(PAGE - 1)).saturating_add(PAGE)
+}
+
+/// Splits `start..end` at the borders of pages.
+fn pages(start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
+    std::iter::successors((start < end).then_some(start), move |from| {
+        let next = after_page(*from);
+        (next < end).then_some(next)
+    })
+    .map(move |from| (from, after_page(from).min(end)))
+}
+
+/// The aligned words that cover a part of a page: the first and the one after the last.
+fn words_around((from, to): (u64, u64)) -> (u64, u64) {
+    (from & !7, to.wrapping_add(7) & !7)
+}
+
+fn status_at(window: &mut Window, base: u64, address: u64) -> u16 {
+    let page = ((address - base) / PAGE) as usize;
+    window.requests().get(page).map_or(0, |request| request.status)
+}
+
+/// A range that wraps around the end of the address space holds nothing.
+fn visitor_of_nothing(
+    address: u64,
+    length: u64,
+    visitor: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+) -> Result<(), ReadError> {
+    let _ = visitor(Piece::Unreadable { address, length });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_split_at_the_borders_of_pages() {
+        let split: Vec<_> = pages(0x1ffd, 0x3001).collect();
+        assert_eq!(split, [(0x1ffd, 0x2000), (0x2000, 0x3000), (0x3000, 0x3001)]);
+        assert_eq!(pages(0x1000, 0x1000).count(), 0);
+        assert_eq!(pages(0x1000, 0x2000).count(), 1);
+    }
+
+    #[test]
+    fn a_part_of_a_page_is_covered_by_whole_words() {
+        assert_eq!(words_around((0x1001, 0x1002)), (0x1000, 0x1008));
+        assert_eq!(words_around((0x1ffd, 0x2000)), (0x1ff8, 0x2000));
+        assert_eq!(words_around((0x1000, 0x1010)), (0x1000, 0x1010));
+    }
+}
