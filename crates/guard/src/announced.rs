@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Whether the kernel announced the changes that were seen.
+//!
+//! Each change of a site since the pass before must have its text poke in the journal. The journal
+//! is emptied before a pass, so a change during the pass may be announced only in the next one:
+//! a change counts as not announced when neither the pass that saw it nor the one after had the
+//! poke. The first pass knows nothing of what came before it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::baseline::Baseline;
+use crate::compare::Place;
+use crate::confirm::Explained;
+use crate::journal::{Change, Journal};
+use crate::sites::Verdict;
+
+/// What a finding about such a change is called.
+pub(crate) const TECHNIQUE: &str = "change not announced by the kernel";
+
+/// For how many passes a poke is remembered.
+const REMEMBERED: u64 = 2;
+
+#[derive(Debug)]
+struct Poke {
+    pass: u64,
+    new: Vec<u8>,
+}
+
+/// What the passes before saw.
+#[derive(Debug, Default)]
+pub(crate) struct Announced {
+    pass: u64,
+    seen: BTreeMap<u64, Explained>,
+    pokes: BTreeMap<u64, Vec<Poke>>,
+    pending: BTreeMap<u64, (Place, Vec<u8>)>,
+}
+
+/// What a pass says.
+#[derive(Debug, Default)]
+pub(crate) struct Unannounced {
+    /// Changes without an entry in the journal.
+    pub(crate) findings: Vec<Explained>,
+    /// Why it could not be told, where it could not.
+    pub(crate) reduced: Option<String>,
+}
+
+impl Announced {
+    /// Holds the explained differences of this pass against those of the one before.
+    pub(crate) fn pass(
+        &mut self,
+        journal: &Journal,
+        baseline: &Baseline,
+        explained: &[Explained],
+    ) -> Unannounced {
+        self.pass += 1;
+        let before = std::mem::take(&mut self.seen);
+        self.seen = explained.iter().map(|one| (one.place.start, one.clone())).collect();
+        self.remember(journal);
+        let mut unannounced = Unannounced::default();
+        if let Err(reason) = journal.text_pokes() {
+            self.pending.clear();
+            unannounced.reduced = (self.pass > 1)
+                .then(|| format!("changes are not held against a journal: {reason}"));
+            return unannounced;
+        }
+        if journal.lost() > 0 {
+            self.pending.clear();
+            unannounced.reduced = (self.pass > 1).then(|| {
+                format!("{} entries of the journal were lost in this pass", journal.lost())
+            });
+            return unannounced;
+        }
+        if self.pass > 1 {
+            unannounced.findings = self.judge(baseline, &before);
+        }
+        unannounced
+    }
+
+    fn remember(&mut self, journal: &Journal) {
+        for entry in journal.entries() {
+            let Change::TextPoke { address, new, .. } = &entry.change else { continue };
+            let pokes = self.pokes.entry(*address).or_default();
+            // A site that goes on and off has two encodings, however often it does.
+            match pokes.iter_mut().find(|poke| poke.new == *new) {
+                Some(poke) => poke.pass = self.pass,
+                None => pokes.push(Poke { pass: self.pass, new: new.clone() }),
+            }
+        }
+        let pass = self.pass;
+        self.pokes.retain(|_, pokes| {
+            pokes.retain(|poke| poke.pass + REMEMBERED > pass);
+            !pokes.is_empty()
+        });
+    }
+
+    fn judge(&mut self, baseline: &Baseline, before: &BTreeMap<u64, Explained>) -> Vec<Explained> {
+        let mut findings = Vec::new();
+        let late = std::mem::take(&mut self.pending);
+        let touched: BTreeSet<u64> =
+            before.keys().chain(self.seen.keys()).chain(late.keys()).copied().collect();
+        for address in touched {
+            let seen = self.seen.get(&address).or_else(|| before.get(&address));
+            let place = seen.map(|one| one.place);
+            let Some(place) = place.or_else(|| late.get(&address).map(|(place, _)| *place)) else {
+                continue;
+            };
+            let resting = baseline.bytes_at(address, place.length()).unwrap_or_default();
+            let was = before.get(&address).map_or(resting, |one| &one.seen);
+            let is = self.seen.get(&address).map_or(resting, |one| &one.seen).to_vec();
+            if self.poked_to(address, &is) {
+                continue;
+            }
+            if late.get(&address).is_some_and(|(_, late)| *late == is) {
+                findings.push(self.as_seen(address, place, is));
+            } else if was != is {
+                self.pending.insert(address, (place, is));
+            }
+        }
+        findings
+    }
+
+    fn poked_to(&self, address: u64, bytes: &[u8]) -> bool {
+        let pokes = self.pokes.get(&address).map(Vec::as_slice).unwrap_or_default();
+        pokes.iter().any(|poke| poke.new.starts_with(bytes))
+    }
+
+    fn as_seen(&self, address: u64, place: Place, seen: Vec<u8>) -> Explained {
+        self.seen.get(&address).cloned().unwrap_or(Explained {
+            place,
+            seen,
+            verdict: Verdict::Illegal,
+        })
+    }
+}

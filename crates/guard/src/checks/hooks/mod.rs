@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Hooks: everyone who asked to be called by the kernel, through the interfaces made for it.
+//!
+//! Tracepoints, ftrace, kprobes, BPF links, security modules, livepatches: each handler is a pointer
+//! in the kernel's own structures, and must lead to code with an owner. Each hook is reported with
+//! that owner; a handler in no known text, module or image is a finding, as is one in the middle of
+//! a function of the kernel, which no compiler makes.
+//!
+//! The structures are read from memory, not from tracefs: what a rootkit filters there is seen here.
+//! How the code of the kernel was changed for a hook is for the checks of text.
+
+mod ftrace;
+mod kprobes;
+mod links;
+mod lsm;
+mod tracepoints;
+
+use std::collections::{BTreeMap, HashMap};
+
+use kernel_memory::Kernel;
+
+use super::bpf::knowledge::Knowledge;
+use super::bpf::objects::Inventory;
+use crate::check::{About, Check, Missing, Outcome, System};
+use crate::finding::{Finding, Hook};
+use crate::owners::{Owner, Owners};
+use crate::recover::Recovered;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Hooks {
+    recovered: Recovered,
+    knowledge: Knowledge,
+    targets: Targets,
+}
+
+/// What each user of ftrace filters, by its address and that of its filter.
+type Targets = HashMap<(u64, u64), String>;
+
+impl Check for Hooks {
+    fn name(&self) -> &'static str {
+        "hooks"
+    }
+
+    fn about(&self) -> About {
+        About {
+            needs: "symbols of the tracepoints; addresses of ftrace_ops_list, kprobe_table, \
+                    link_idr, the LSM call table and klp_patches (symbol table or code)",
+            reads: "functions of all tracepoints, users of ftrace and what they filter, kprobes, \
+                    BPF links, functions of security modules, livepatches",
+            means: "the kernel calls code that belongs to nobody",
+            blind_to: "notifier chains, netfilter hooks, operation tables of files and protocols; \
+                       hooks made by writing to code, which the checks of text see",
+        }
+    }
+
+    fn every(&self) -> u32 {
+        2
+    }
+
+    fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
+        let first = self.gather(system);
+        let mut found = first.found;
+        // What could not be named is looked for again: a module or BPF image may be on its way in.
+        if !found.is_empty() {
+            let again = self.gather(system).found;
+            found.retain(|place, _| again.contains_key(place));
+        }
+        outcome.hooks.extend(first.hooks);
+        outcome.findings.extend(found.into_values());
+        if first.seen == 0 {
+            return Err(Missing(first.reduced.join("; ")));
+        }
+        outcome.reduced.extend(first.reduced);
+        Ok(())
+    }
+}
+
+impl Hooks {
+    fn gather(&mut self, system: &System<'_>) -> Gathered {
+        let kernel = system.kernel;
+        let owners = Owners::gather(&kernel, &mut self.recovered);
+        let programs = Inventory::gather(&kernel, &mut self.recovered).unwrap_or_default();
+        let mut gathered = Gathered { reduced: owners.unseen.clone(), ..Gathered::default() };
+        self.knowledge.update(system, &mut self.recovered, &programs);
+        let knowledge = &self.knowledge;
+        let (recovered, targets) = (&mut self.recovered, &mut self.targets);
+        let mut look = Look { kernel, system, owners, programs, knowledge, recovered, targets };
+        let kinds: [Gather; 6] = [
+            tracepoints::gather,
+            ftrace::gather,
+            kprobes::gather,
+            links::gather,
+            lsm::gather,
+            kprobes::livepatches,
+        ];
+        for gather in kinds {
+            match gather(&mut look, &mut gathered) {
+                Ok(()) => gathered.seen += 1,
+                Err(missing) => gathered.reduced.push(missing.0),
+            }
+        }
+        gathered.report_private();
+        gathered
+    }
+}
+
+/// Gathers the hooks of one kind.
+type Gather = fn(&mut Look<'_, '_>, &mut Gathered) -> Result<(), Missing>;
+
+/// What the parts of this check share while they look.
+struct Look<'s, 'r> {
+    kernel: Kernel<'s>,
+    system: &'s System<'s>,
+    owners: Owners,
+    programs: Inventory,
+    knowledge: &'r Knowledge,
+    recovered: &'r mut Recovered,
+    targets: &'r mut Targets,
+}
+
+/// What they found.
+#[derive(Default)]
+struct Gathered {
+    hooks: Vec<Hook>,
+    /// By hook place and handler, so that two looks can be compared.
+    found: BTreeMap<(u64, u64), Finding>,
+    reduced: Vec<String>,
+    /// How many kinds of hook could be looked at.
+    seen: usize,
+    /// Hooks of programs that the kernel keeps private to its init, by mechanism.
+    private: BTreeMap<&'static str, usize>,
+}
+
+impl Gathered {
+    fn add_private(&mut self, mechanism: &'static str) {
+        *self.private.entry(mechanism).or_default() += 1;
+    }
+
+    /// One line for each mechanism: who they are for is the kernel's own business.
+    fn report_private(&mut self) {
+        for (mechanism, count) in std::mem::take(&mut self.private) {
+            self.hooks.push(Hook {
+                mechanism,
+                target: format!("{count} places"),
+                handler: "BPF programs that this kernel marks init_private".to_owned(),
+                owner: "init (process 1)".to_owned(),
+            });
+        }
+    }
+}
+
+impl Look<'_, '_> {
+    /// Whose code a handler is, in words; where it belongs to nobody, a finding is noted.
+    ///
+    /// `place` is the address of the pointer to the handler.
+    fn owner_of(
+        &self,
+        gathered: &mut Gathered,
+        mechanism: &'static str,
+        target: &str,
+        place: u64,
+        handler: u64,
+    ) -> String {
+        match self.owners.of(&self.kernel, handler) {
+            Some(Owner::Kernel { symbol, offset }) if offset != 0 => {
+                let seen =
+                    format!("{handler:#x}, in the middle of {symbol} ({offset:#x} bytes in)");
+                let finding = self.finding(mechanism, target, place, handler, seen);
+                gathered.found.insert((place, handler), finding);
+                "nobody: no function starts there".to_owned()
+            }
+            Some(owner) => owner.to_string(),
+            None => {
+                let seen =
+                    format!("{handler:#x}, in no text, module or image that the kernel knows");
+                let finding = self.finding(mechanism, target, place, handler, seen);
+                gathered.found.insert((place, handler), finding);
+                "nobody".to_owned()
+            }
+        }
+    }
+
+    fn finding(
+        &self,
+        mechanism: &'static str,
+        target: &str,
+        place: u64,
+        handler: u64,
+        seen: String,
+    ) -> Finding {
+        let text = (self.owners.text.start, self.owners.text.end);
+        let bytes = self.kernel.bytes_at(handler, 24).unwrap_or_default();
+        let lines = crate::code::disassemble(&bytes, handler, self.kernel.symbols, text);
+        Finding {
+            check: "hooks",
+            symbol: None,
+            offset: 0,
+            address: place,
+            expected: format!(
+                "the handler of a {mechanism} hook is a function of the kernel, a module or BPF"
+            ),
+            seen: format!("{target} calls {seen}"),
+            technique: format!("{mechanism} hook to code without an owner"),
+            owner: None,
+            evidence: vec![
+                "seen in each of 2 looks".to_owned(),
+                format!("the handler begins with {}", crate::code::render(&lines)),
+            ],
+        }
+    }
+
+    /// The name of a kernel function, without an offset of up to a patchable prologue.
+    fn function_at(&self, address: u64) -> String {
+        self.owners.describe(&self.kernel, address)
+    }
+}

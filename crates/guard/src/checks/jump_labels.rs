@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Each branch on a static key, against the state of its key.
+//!
+//! A jump label may be a no-op or a jump, so the check of the text accepts both. Which of them it
+//! must be follows from its key: `enabled` xor the branch bit of its entry. Flipping one by hand
+//! switches a feature of the kernel on or off (auditing, tracing, a hardening) without a trace in
+//! any interface.
+
+use crate::batch;
+use crate::check::{About, Check, Missing, Outcome, System};
+use crate::code;
+use crate::evidence;
+use crate::finding::Finding;
+use crate::sites::jump_label::{JumpLabel, decode_site};
+use crate::sites::{Encoding, INT3, State};
+
+use super::settle::{Settled, settle};
+
+/// The check.
+#[derive(Debug, Default)]
+pub struct JumpLabels {
+    order: Vec<usize>,
+}
+
+impl Check for JumpLabels {
+    fn name(&self) -> &'static str {
+        "jump_labels"
+    }
+
+    fn about(&self) -> About {
+        About {
+            needs: "the jump table in read-only data, and struct static_key in BTF",
+            reads: "each entry's key and the two or five bytes of its branch",
+            means: "a branch of the kernel goes another way than its key says",
+            blind_to: "a key that was changed together with all of its branches; that is what the \
+                       settings and hooks are checked for",
+        }
+    }
+
+    // A site that shows what its table does not allow at all is found by the text, in each pass, and
+    // one that was changed by hand by the journal.
+    fn every(&self) -> u32 {
+        5
+    }
+
+    fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
+        let sites = system.baseline.sites(&system.kernel);
+        let entries = sites.jump_labels.entries();
+        if entries.is_empty() {
+            return Err(Missing::because(
+                sites.reduced.first().map_or("the kernel has no jump labels", String::as_str),
+            ));
+        }
+        if self.order.len() != entries.len() {
+            self.order = (0..entries.len()).collect();
+            self.order.sort_by_key(|index| entries.get(*index).map(|entry| entry.code));
+        }
+        let mut state = State::default();
+        let open: Vec<&JumpLabel> = self.order.iter().filter_map(|i| entries.get(*i)).collect();
+        let left = settle(open, |open| {
+            state.read_enabled(&system.kernel, open.iter().map(|entry| entry.key))?;
+            Ok(disagreeing(system, &state, open))
+        })?;
+        let mut moving = 0;
+        for Settled { item, readings } in left {
+            if state.enabled_count(item.key).is_some_and(|count| count < 0) {
+                moving += 1;
+                continue;
+            }
+            outcome.findings.push(finding(system, &state, item, readings));
+        }
+        if moving > 0 {
+            outcome
+                .reduced
+                .push(format!("{moving} branches belong to keys that are being changed"));
+        }
+        Ok(())
+    }
+}
+
+/// The entries whose bytes are not what their keys ask for.
+fn disagreeing<'e>(
+    system: &System<'_>,
+    state: &State,
+    open: &[&'e JumpLabel],
+) -> Vec<&'e JumpLabel> {
+    let places: Vec<(u64, u32)> =
+        open.iter().map(|entry| (entry.code, u32::from(entry.length))).collect();
+    let mut left = Vec::new();
+    batch::read_each(system.kernel.memory, &places, &mut |index, bytes| {
+        let Some(entry) = open.get(index).copied() else { return };
+        let agrees = match (decode_site(entry, bytes), state.is_enabled(entry.key)) {
+            (Some(Encoding::Jump(_)), Some(enabled)) => entry.jumps(enabled),
+            (Some(_), Some(enabled)) => !entry.jumps(enabled),
+            (_, None) | (None, _) => false,
+        };
+        if !agrees {
+            left.push(entry);
+        }
+    });
+    // A key that cannot be read (in memory that was given back) says nothing.
+    left.retain(|entry| state.enabled_count(entry.key).is_some());
+    left
+}
+
+fn finding(system: &System<'_>, state: &State, entry: &JumpLabel, readings: u32) -> Finding {
+    let System { kernel, baseline, .. } = system;
+    let text = evidence::text_of(baseline);
+    let count = state.enabled_count(entry.key).unwrap_or_default();
+    let jumps = entry.jumps(count > 0);
+    let seen = kernel.bytes_at(entry.code, usize::from(entry.length)).unwrap_or_default();
+    let shown = code::render(&code::disassemble(&seen, entry.code, kernel.symbols, text));
+    let (symbol, offset) = evidence::place(kernel.symbols, entry.code);
+    let expected = match jumps {
+        true => format!("a jump to {}", code::name(kernel.symbols, text, entry.target)),
+        false => "a no-op".to_owned(),
+    };
+    let technique = match decode_site(entry, &seen) {
+        Some(_) => "jump label does not follow its key",
+        None if seen.first() == Some(&INT3) => "int3 without a kprobe",
+        None => "jump label overwritten",
+    };
+    Finding {
+        check: "jump_labels",
+        symbol,
+        offset,
+        address: entry.code,
+        expected,
+        seen: shown,
+        technique: technique.to_owned(),
+        owner: None,
+        evidence: vec![
+            format!(
+                "static key at {:#x} has count {count}; the entry {} when it is on",
+                entry.key,
+                if entry.branch { "falls through" } else { "jumps" }
+            ),
+            format!("read {readings} times by {}", kernel.memory.name()),
+        ],
+    }
+}

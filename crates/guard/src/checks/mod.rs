@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The checks: one file each, registered here.
+
+pub mod bpf;
+pub mod executable_pages;
+pub mod hooks;
+pub mod jump_labels;
+pub mod looks;
+pub mod own;
+pub mod read_paths;
+pub mod rodata;
+pub mod settings;
+mod settle;
+pub mod static_calls;
+pub mod tasks;
+pub mod text;
+
+use crate::check::Check;
+
+/// All checks, in the order in which they run: first what the guard's own reading relies on.
+pub fn all() -> Vec<Box<dyn Check>> {
+    vec![
+        Box::<read_paths::ReadPaths>::default(),
+        Box::<text::Text>::default(),
+        Box::<rodata::Rodata>::default(),
+        Box::<jump_labels::JumpLabels>::default(),
+        Box::<static_calls::StaticCalls>::default(),
+        Box::<hooks::Hooks>::default(),
+        Box::<bpf::Bpf>::default(),
+        Box::<tasks::Tasks>::default(),
+        Box::<settings::Settings>::default(),
+        Box::<executable_pages::ExecutablePages>::default(),
+        Box::<own::Own>::default(),
+    ]
+}

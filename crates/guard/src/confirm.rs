@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reads what differs again until it is explained or certain.
+//!
+//! The kernel patches itself while the guard looks: a site shows an int3 for the length of a text
+//! poke, a static call follows its key some microseconds later. So a difference is read again after
+//! a pause, several times, each time with the kernel's data read anew, and counts only if nothing
+//! explained it in any of the readings.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use kernel_memory::Kernel;
+
+use crate::baseline::Baseline;
+use crate::check::Missing;
+use crate::compare::{Account, Place, account};
+use crate::sites::{SiteKind, Sites, State, Verdict};
+
+/// Longer than a text poke of one site takes on a busy machine.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How often a place is read before what it holds counts as unexplained.
+const READINGS: u32 = 8;
+
+/// How often a place may show an int3. A program that switches tracepoints on and off without end
+/// keeps sites in that state for a good part of the time.
+const READINGS_OF_INT3: u32 = 64;
+
+/// A place that differs and is explained.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// The site.
+    pub place: Place,
+    /// What it holds.
+    pub seen: Vec<u8>,
+    /// What its table says of that.
+    pub verdict: Verdict,
+}
+
+/// A place that nothing explains.
+#[derive(Clone, Debug)]
+pub struct Unexplained {
+    /// Where.
+    pub place: Place,
+    /// What it held when it was read last; nothing where it could not be read.
+    pub seen: Vec<u8>,
+    /// How often it was read.
+    pub readings: u32,
+}
+
+/// What became of the places.
+#[derive(Clone, Debug, Default)]
+pub struct Confirmed {
+    /// Those that differ as their tables allow.
+    pub explained: Vec<Explained>,
+    /// Those that do not.
+    pub unexplained: Vec<Unexplained>,
+}
+
+struct Open {
+    place: Place,
+    seen: Vec<u8>,
+    illegal: u32,
+    poking: u32,
+}
+
+/// Reads `places` until each is explained or certain.
+pub fn confirm(
+    kernel: &Kernel<'_>,
+    baseline: &Baseline,
+    sites: &Sites,
+    state: &mut State,
+    places: &[Place],
+) -> Result<Confirmed, Missing> {
+    let mut confirmed = Confirmed::default();
+    let fresh = |place: &Place| Open { place: *place, seen: Vec::new(), illegal: 0, poking: 0 };
+    let mut open: Vec<Open> = places.iter().map(fresh).collect();
+    let mut first = true;
+    while !open.is_empty() {
+        if !std::mem::take(&mut first) {
+            std::thread::sleep(PAUSE);
+        }
+        state.read_functions(kernel, keys_of(&open, sites))?;
+        let ranges: Vec<(u64, u32)> =
+            open.iter().map(|open| (open.place.start, open.place.length() as u32)).collect();
+        let read = kernel.memory.read_many(&ranges);
+        let mut left = Vec::new();
+        for (mut place, bytes) in open.into_iter().zip(read) {
+            place.seen = bytes.unwrap_or_default();
+            let Open { place: at, seen, .. } = &place;
+            let expected = baseline.bytes_at(at.start, at.length()).unwrap_or_default();
+            match account(at, seen, expected, sites, state) {
+                Account::Same => continue,
+                Account::Explained(verdict) => {
+                    let (place, seen) = (place.place, place.seen);
+                    confirmed.explained.push(Explained { place, seen, verdict });
+                    continue;
+                }
+                Account::Poking => place.poking += 1,
+                Account::Unexplained => place.illegal += 1,
+            }
+            if place.illegal < READINGS && place.poking < READINGS_OF_INT3 {
+                left.push(place);
+                continue;
+            }
+            let readings = place.illegal + place.poking;
+            let (place, seen) = (place.place, place.seen);
+            confirmed.unexplained.push(Unexplained { place, seen, readings });
+        }
+        open = left;
+    }
+    confirmed.explained.sort_by_key(|explained| explained.place.start);
+    confirmed.unexplained.sort_by_key(|unexplained| unexplained.place.start);
+    Ok(confirmed)
+}
+
+/// The keys of static calls that decide about these places. A trampoline whose key is not known may
+/// lead wherever any key points, so it asks for all of them.
+fn keys_of(open: &[Open], sites: &Sites) -> BTreeSet<u64> {
+    let mut keys = BTreeSet::new();
+    for site in open.iter().filter_map(|open| open.place.site) {
+        match site.kind {
+            SiteKind::StaticCall => keys.extend(sites.static_calls.entry(&site).map(|e| e.key)),
+            SiteKind::StaticCallTrampoline => {
+                match sites.trampolines.entry(&site).and_then(|entry| entry.key) {
+                    Some(key) => drop(keys.insert(key)),
+                    None => keys.extend(all_keys(sites)),
+                }
+            }
+            SiteKind::JumpLabel | SiteKind::Ftrace | SiteKind::FtraceCall => {}
+        }
+    }
+    keys
+}
+
+/// All keys of static calls that are known.
+pub fn all_keys(sites: &Sites) -> impl Iterator<Item = u64> {
+    let of_calls = sites.static_calls.entries().iter().map(|entry| entry.key);
+    of_calls.chain(sites.trampolines.entries().iter().filter_map(|entry| entry.key))
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Kernel patch protection: expected against seen, explained.
+//!
+//! Pure over `kernel-image` and `kernel-memory`: the guard reads memory through a trait and the
+//! system's interfaces through another ([`Views`]), so the same checks run on the live kernel, on
+//! a dump and on a guest seen from outside. Nothing here does I/O.
+
+mod announced;
+pub mod baseline;
+mod batch;
+pub mod check;
+pub mod checks;
+pub mod code;
+pub mod compare;
+pub mod confirm;
+pub mod evidence;
+pub mod explain;
+pub mod fields;
+pub mod finding;
+pub mod journal;
+pub mod mutation;
+pub mod owners;
+pub mod recover;
+pub mod run;
+pub mod sites;
+pub mod technique;
+#[cfg(test)]
+mod tests;
+pub mod views;
+pub mod watch;
+
+pub use check::{About, Check, CheckResult, Missing, Outcome, Status, System};
+pub use finding::{Finding, Hook, TextSummary};
+pub use run::{Guard, Report};
+pub use views::{NoViews, Views};

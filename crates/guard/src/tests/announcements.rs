@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Changes with and without an entry in the journal.
+
+use super::synthetic::*;
+use crate::baseline::Baseline;
+use crate::checks::text::Text;
+use crate::journal::{Actor, Change, Entry, Journal};
+
+const JUMP: [u8; 2] = [0xeb, 0x39];
+const NOP: [u8; 2] = [0x66, 0x90];
+
+struct Passes {
+    synthetic: Synthetic,
+    baseline: Baseline,
+    journal: Journal,
+    text: Text,
+}
+
+impl Passes {
+    fn new(journal: Journal) -> Self {
+        let synthetic = Synthetic::new();
+        let baseline = synthetic.baseline();
+        Self { synthetic, baseline, journal, text: Text::default() }
+    }
+
+    fn pass(&mut self) -> Vec<String> {
+        let outcome = self.synthetic.run(&mut self.text, &self.baseline, &self.journal).unwrap();
+        outcome.findings.into_iter().map(|finding| finding.technique).collect()
+    }
+
+    fn write(&mut self, bytes: [u8; 2]) {
+        self.synthetic.memory.write(SHORT_LABEL, &bytes);
+    }
+
+    fn announce(&mut self, new: [u8; 2]) {
+        let change =
+            Change::TextPoke { address: SHORT_LABEL, old: NOP.to_vec(), new: new.to_vec() };
+        self.journal.push(Entry { time_ns: 1, actor: Actor::default(), change });
+    }
+
+    fn forget(&mut self) {
+        self.journal.forget_before(u64::MAX);
+    }
+}
+
+const UNANNOUNCED: &str = "change not announced by the kernel";
+
+#[test]
+fn a_legal_encoding_that_nobody_announced_is_found_in_the_second_pass_that_sees_it() {
+    let mut passes = Passes::new(Journal::running(8));
+    assert!(passes.pass().is_empty());
+    passes.write(JUMP);
+    assert!(passes.pass().is_empty(), "the announcement may be late");
+    assert_eq!(passes.pass(), [UNANNOUNCED]);
+    assert!(passes.pass().is_empty(), "it is told once");
+}
+
+#[test]
+fn an_announced_change_is_no_finding() {
+    let mut passes = Passes::new(Journal::running(8));
+    passes.pass();
+    passes.write(JUMP);
+    passes.announce(JUMP);
+    for _ in 0..3 {
+        assert!(passes.pass().is_empty());
+        passes.forget();
+    }
+}
+
+#[test]
+fn an_announcement_may_come_one_pass_late_or_early() {
+    let mut passes = Passes::new(Journal::running(8));
+    passes.pass();
+    passes.write(JUMP);
+    passes.pass();
+    passes.announce(JUMP);
+    assert!(passes.pass().is_empty());
+    passes.forget();
+    passes.announce(NOP);
+    assert!(passes.pass().is_empty());
+    passes.forget();
+    passes.write(NOP);
+    assert!(passes.pass().is_empty());
+    assert!(passes.pass().is_empty());
+}
+
+#[test]
+fn an_announcement_of_other_bytes_does_not_cover_a_change() {
+    let mut passes = Passes::new(Journal::running(8));
+    passes.pass();
+    passes.write(JUMP);
+    passes.announce(NOP);
+    passes.pass();
+    assert_eq!(passes.pass(), [UNANNOUNCED]);
+}
+
+#[test]
+fn a_change_back_needs_its_announcement_too() {
+    let mut passes = Passes::new(Journal::running(8));
+    passes.write(JUMP);
+    assert!(passes.pass().is_empty(), "what came before the first pass cannot be known");
+    passes.write(NOP);
+    passes.pass();
+    assert_eq!(passes.pass(), [UNANNOUNCED]);
+}
+
+#[test]
+fn nothing_is_held_against_a_journal_with_losses() {
+    let mut passes = Passes::new(Journal::running(8));
+    passes.pass();
+    passes.write(JUMP);
+    passes.pass();
+    passes.journal.add_lost(1);
+    assert!(passes.pass().is_empty());
+    passes.forget();
+    assert!(passes.pass().is_empty());
+}
+
+#[test]
+fn nothing_is_held_against_a_journal_that_hears_no_text_pokes() {
+    let mut passes = Passes::new(Journal::running(8).without_text_pokes("the kernel is silent"));
+    passes.pass();
+    passes.write(JUMP);
+    for _ in 0..3 {
+        assert!(passes.pass().is_empty());
+    }
+}
+
+#[test]
+fn without_a_journal_the_check_says_so_from_the_second_pass_on() {
+    let mut passes = Passes::new(silent());
+    let mut reasons = Vec::new();
+    for _ in 0..2 {
+        let outcome =
+            passes.synthetic.run(&mut passes.text, &passes.baseline, &passes.journal).unwrap();
+        reasons.push(outcome.reduced.iter().any(|line| line.contains("not held against")));
+    }
+    assert_eq!(reasons, [false, true]);
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+//! When `watch` looks, what it tells, and how a change reads.
+
+use std::slice::from_ref;
+use std::time::{Duration, Instant};
+
+use super::synthetic::*;
+use crate::check::{CheckResult, Status};
+use crate::finding::Finding;
+use crate::journal::{Actor, Change, Entry};
+use crate::run::Report;
+use crate::watch::{News, Schedule, Told, describe_journal_entry};
+
+fn result(name: &'static str, status: Status, reason: Option<&str>) -> CheckResult {
+    CheckResult { name, status, reason: reason.map(str::to_owned), elapsed_us: 1 }
+}
+
+fn finding(address: u64, technique: &str) -> Finding {
+    Finding {
+        check: "text",
+        symbol: None,
+        offset: 0,
+        address,
+        expected: String::new(),
+        seen: String::new(),
+        technique: technique.to_owned(),
+        owner: None,
+        evidence: Vec::new(),
+    }
+}
+
+fn pass(findings: &[Finding]) -> Report {
+    let status = if findings.is_empty() { Status::Ok } else { Status::Finding };
+    Report {
+        checks: vec![result("text", status, None)],
+        findings: findings.to_vec(),
+        ..Report::default()
+    }
+}
+
+#[test]
+fn the_first_pass_is_due_at_once_and_then_once_a_period() {
+    let second = Duration::from_secs(1);
+    let mut schedule = Schedule::new(second, second / 5);
+    let start = Instant::now();
+    assert_eq!(schedule.wait(start), Duration::ZERO);
+    schedule.begin(start);
+    assert_eq!(schedule.wait(start), second);
+    assert_eq!(schedule.wait(start + second * 2), Duration::ZERO);
+}
+
+#[test]
+fn an_announced_change_brings_the_next_pass_forward_but_not_too_far() {
+    let second = Duration::from_secs(1);
+    let mut schedule = Schedule::new(second, second / 5);
+    let start = Instant::now();
+    schedule.begin(start);
+    schedule.announced();
+    assert_eq!(schedule.wait(start), second / 5);
+    schedule.begin(start + second / 5);
+    assert_eq!(schedule.wait(start + second / 5), second);
+}
+
+#[test]
+fn a_finding_is_told_once_and_once_more_when_it_is_gone() {
+    let mut told = Told::default();
+    let patch = finding(1, "inline patch at function start");
+    assert_eq!(told.news(&pass(from_ref(&patch))), [News::Found(patch.clone())]);
+    assert_eq!(told.news(&pass(from_ref(&patch))), []);
+    assert_eq!(told.standing(), 1);
+    assert_eq!(told.news(&pass(&[])), [News::Cleared(patch.clone())]);
+    assert_eq!(told.news(&pass(from_ref(&patch))), [News::Found(patch)]);
+}
+
+#[test]
+fn a_check_that_was_not_due_clears_nothing() {
+    let mut told = Told::default();
+    let patch = finding(1, "early return");
+    told.news(&pass(from_ref(&patch)));
+    let other = Report { checks: vec![result("rodata", Status::Ok, None)], ..Report::default() };
+    assert_eq!(told.news(&other), []);
+    assert_eq!(told.standing(), 1);
+}
+
+#[test]
+fn an_event_is_never_told_as_cleared() {
+    let mut told = Told::default();
+    let event = finding(1, "change not announced by the kernel");
+    assert_eq!(told.news(&pass(from_ref(&event))), [News::Found(event.clone())]);
+    assert_eq!(told.news(&pass(&[])), []);
+    assert_eq!(told.news(&pass(from_ref(&event))), [News::Found(event)]);
+}
+
+#[test]
+fn a_check_that_stops_working_is_news_and_so_is_its_return() {
+    let mut told = Told::default();
+    let lost = |reason| Report {
+        checks: vec![result("text", Status::Unavailable, Some(reason))],
+        ..Report::default()
+    };
+    let patch = finding(1, "early return");
+    told.news(&pass(from_ref(&patch)));
+    let news = News::Lost { check: "text", reason: "BPF is refused".to_owned() };
+    assert_eq!(told.news(&lost("BPF is refused")), [news]);
+    assert_eq!(told.news(&lost("BPF is refused")), []);
+    assert_eq!(told.news(&pass(&[patch])), [News::Back { check: "text" }]);
+}
+
+#[test]
+fn a_change_reads_as_who_did_what_where() {
+    let synthetic = Synthetic::new();
+    let baseline = synthetic.baseline();
+    let kernel = synthetic.kernel();
+    let sites = baseline.sites(&kernel);
+    let tell = |actor, change| {
+        describe_journal_entry(&Entry { time_ns: 0, actor, change }, &kernel, sites)
+    };
+    let actor = Actor { pid: 42, tid: 43, comm: "bpftool".to_owned() };
+    let poke = Change::TextPoke {
+        address: LONG_LABEL,
+        old: vec![0x0f, 0x1f, 0x44, 0, 0],
+        new: to(&[0xe9], LONG_LABEL, LONG_TARGET),
+    };
+    assert_eq!(
+        tell(actor, poke),
+        "bpftool[42]: jump label at do_work+0x7: nop -> jmp do_work+0x400"
+    );
+    let symbol = Change::Symbol {
+        address: NOWHERE,
+        length: 64,
+        registered: true,
+        kind: 1,
+        name: "bpf_prog_1234_watch".to_owned(),
+    };
+    assert_eq!(
+        tell(Actor::default(), symbol),
+        "kernel: BPF code bpf_prog_1234_watch came, 64 bytes at 0xffffffffc0001000"
+    );
+    let raw = Change::TextPoke { address: QUIET, old: vec![0x55], new: Vec::new() };
+    let gone = Actor { pid: 7, tid: 7, comm: String::new() };
+    assert_eq!(
+        tell(gone, raw),
+        "process 7 (gone): text outside any site at quiet: push rbp -> nothing"
+    );
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What `ringfence watch` decides: when to look, what is news, and how a change reads.
+//!
+//! Nothing here waits, reads a clock or prints; whoever runs it tells it the time.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use kernel_memory::Kernel;
+
+use crate::announced;
+use crate::check::Status;
+use crate::code;
+use crate::finding::Finding;
+use crate::journal::{Change, Entry};
+use crate::run::Report;
+use crate::sites::Sites;
+
+/// When the next pass is due: after a period, or sooner when the kernel announced a change.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    period: Duration,
+    gap: Duration,
+    last: Option<Instant>,
+    asked: bool,
+}
+
+impl Schedule {
+    /// A pass each `period`. A change that the kernel announces brings the next one forward, but
+    /// not closer than `gap` to the last: a tracer that comes and goes must not cost a whole core.
+    pub fn new(period: Duration, gap: Duration) -> Self {
+        Self { period, gap: gap.min(period), last: None, asked: false }
+    }
+
+    /// The kernel announced a change.
+    pub fn announced(&mut self) {
+        self.asked = true;
+    }
+
+    /// How long to wait from `now` until the next pass; nothing if it is due.
+    pub fn wait(&self, now: Instant) -> Duration {
+        let Some(last) = self.last else { return Duration::ZERO };
+        let after = if self.asked { self.gap } else { self.period };
+        (last + after).saturating_duration_since(now)
+    }
+
+    /// A pass begins.
+    pub fn begin(&mut self, now: Instant) {
+        self.last = Some(now);
+        self.asked = false;
+    }
+}
+
+/// Something that was not so in the pass before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A finding that is new.
+    Found(Finding),
+    /// A finding that is there no more.
+    Cleared(Finding),
+    /// A check could not run any more, and why.
+    Lost {
+        /// Its name.
+        check: &'static str,
+        /// What is missing.
+        reason: String,
+    },
+    /// A check runs again.
+    Back {
+        /// Its name.
+        check: &'static str,
+    },
+}
+
+/// What makes two findings one.
+type Key = (&'static str, u64, String, Option<String>, String);
+
+fn key(finding: &Finding) -> Key {
+    let Finding { check, address, technique, symbol, expected, .. } = finding;
+    (*check, *address, technique.clone(), symbol.clone(), expected.clone())
+}
+
+/// What was told already, so that each finding is told once, and once that it is gone.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    findings: BTreeMap<Key, Finding>,
+    lost: BTreeMap<&'static str, String>,
+}
+
+impl Told {
+    /// What is news in a pass. A check that was not due says nothing about its findings.
+    pub fn news(&mut self, report: &Report) -> Vec<News> {
+        let mut news = Vec::new();
+        for check in &report.checks {
+            let reason = check.reason.clone().unwrap_or_default();
+            match (check.status, self.lost.remove(check.name)) {
+                (Status::Unavailable, before) => {
+                    if before.as_ref() != Some(&reason) {
+                        news.push(News::Lost { check: check.name, reason: reason.clone() });
+                    }
+                    self.lost.insert(check.name, reason);
+                }
+                (Status::Ok | Status::Finding, Some(_)) => {
+                    news.push(News::Back { check: check.name });
+                }
+                (Status::Ok | Status::Finding, None) => {}
+            }
+        }
+        let now: BTreeMap<Key, &Finding> =
+            report.findings.iter().map(|finding| (key(finding), finding)).collect();
+        let ran = |name: &str| {
+            report
+                .checks
+                .iter()
+                .any(|check| check.name == name && check.status != Status::Unavailable)
+        };
+        self.findings.retain(|known, finding| {
+            if now.contains_key(known) || !ran(finding.check) {
+                return true;
+            }
+            // An event is over when it was told; only a state can be cleared.
+            if finding.technique != announced::TECHNIQUE {
+                news.push(News::Cleared(finding.clone()));
+            }
+            false
+        });
+        for finding in &report.findings {
+            if self.findings.insert(key(finding), finding.clone()).is_none() {
+                news.push(News::Found(finding.clone()));
+            }
+        }
+        news
+    }
+
+    /// How many findings stand.
+    pub fn standing(&self) -> usize {
+        self.findings.len()
+    }
+}
+
+/// A change as one line: who, what, where, from what to what.
+pub fn describe_journal_entry(entry: &Entry, kernel: &Kernel<'_>, sites: &Sites) -> String {
+    let actor = &entry.actor;
+    let who = match (actor.pid, actor.comm.as_str()) {
+        (0, "" | "swapper") => "kernel".to_owned(),
+        (pid, "") => format!("process {pid} (gone)"),
+        (pid, comm) => format!("{comm}[{pid}]"),
+    };
+    format!("{who}: {}", describe_change(entry, kernel, sites))
+}
+
+/// The same without who caused it.
+pub fn describe_change(entry: &Entry, kernel: &Kernel<'_>, sites: &Sites) -> String {
+    let text = bounds(kernel);
+    match &entry.change {
+        Change::TextPoke { address, old, new } => {
+            let kind = match sites.at(*address) {
+                Some(site) => site.kind.name(),
+                None if !(text.0..text.1).contains(address) => "code outside the text",
+                None => "text outside any site",
+            };
+            let place = code::name(kernel.symbols, text, *address);
+            let show = |bytes: &[u8]| match bytes {
+                [] => "nothing".to_owned(),
+                bytes if bytes.len() > 16 => format!("{} bytes", bytes.len()),
+                bytes => meaning(bytes, *address, kernel, text),
+            };
+            format!("{kind} at {place}: {} -> {}", show(old), show(new))
+        }
+        Change::Symbol { address, length, registered, kind, name } => {
+            // PERF_RECORD_KSYMBOL_TYPE_BPF and _OOL of include/uapi/linux/perf_event.h.
+            let what = match kind {
+                1 => "BPF code",
+                2 => "out-of-line code",
+                _ => "code",
+            };
+            let verb = if *registered { "came" } else { "went" };
+            format!("{what} {name} {verb}, {length} bytes at {address:#x}")
+        }
+    }
+}
+
+fn meaning(bytes: &[u8], address: u64, kernel: &Kernel<'_>, text: (u64, u64)) -> String {
+    let lines = code::disassemble(bytes, address, kernel.symbols, text);
+    let lines: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+    match lines.as_slice() {
+        [one] if one.starts_with("nop") => "nop".to_owned(),
+        lines => lines.join("; "),
+    }
+}
+
+fn bounds(kernel: &Kernel<'_>) -> (u64, u64) {
+    let symbol = |name| kernel.symbols.address_of(name).unwrap_or_default();
+    (symbol("_stext"), symbol("_etext"))
+}
