@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which baseline memory is compared with: a sealed one of this boot, or one that is taken now.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use guard::baseline::{Baseline, BaselineKind, Identity, SealError};
+use kernel_memory::Kernel;
+
+use crate::clock::Moment;
+use crate::report::BaselineUsed;
+use crate::store::Store;
+
+/// Where the baseline is kept.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub(crate) struct Arguments {
+    /// Where sealed baselines are kept
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/ringfence")]
+    pub(crate) state_dir: PathBuf,
+
+    /// Take the present state as the baseline and replace the one there is
+    #[arg(long)]
+    pub(crate) new_baseline: bool,
+}
+
+impl Arguments {
+    /// Baselines in `state_dir`, as they are.
+    pub(crate) fn in_directory(state_dir: &Path) -> Self {
+        Self { state_dir: state_dir.to_owned(), new_baseline: false }
+    }
+}
+
+/// The baseline for the running kernel. Whatever is worth knowing of how it was come by goes into
+/// `notices`. `facts` gives the values that are noted in a baseline that is taken now.
+pub(crate) fn obtain(
+    kernel: &Kernel<'_>,
+    identity: &Identity,
+    arguments: &Arguments,
+    facts: impl FnOnce() -> BTreeMap<String, String>,
+    notices: &mut Vec<String>,
+) -> anyhow::Result<Baseline> {
+    let store = Store::new(&arguments.state_dir, &identity.build_id, &identity.release);
+    if let Some(sealed) = sealed(&store, identity, arguments.new_baseline, notices)? {
+        return Ok(sealed);
+    }
+    let facts = facts();
+    store
+        .replace(|file| Baseline::write(kernel, identity, &facts, file))
+        .context("the baseline of this first check could not be taken")?;
+    let map = store.open()?.context("the baseline vanished right after it was written")?;
+    let baseline = Baseline::open(Box::new(map), identity)
+        .with_context(|| format!("the baseline just written to {}", store.file().display()))?;
+    notices.push(format!(
+        "the present state was taken as the baseline and sealed in {}; it vouches for what comes \
+         after, not for what came before",
+        store.file().display()
+    ));
+    Ok(baseline)
+}
+
+/// The sealed baseline if it is to be used; none if one is to be taken.
+fn sealed(
+    store: &Store,
+    identity: &Identity,
+    replace: bool,
+    notices: &mut Vec<String>,
+) -> anyhow::Result<Option<Baseline>> {
+    let opened = store.open();
+    if replace {
+        match opened.map(|map| map.map(|map| Baseline::read(Box::new(map)))) {
+            Ok(None) => {}
+            Ok(Some(Ok(old))) => notices.push(format!(
+                "--new-baseline replaced the baseline taken at {} in boot {} (digest {})",
+                Moment::from_unix(old.taken_at()),
+                old.identity().boot_id,
+                old.digest()
+            )),
+            Ok(Some(Err(error))) => {
+                notices
+                    .push(format!("--new-baseline replaced a baseline that was no use: {error}"));
+            }
+            Err(error) => {
+                notices
+                    .push(format!("--new-baseline replaced a baseline that was no use: {error:#}"));
+            }
+        }
+        return Ok(None);
+    }
+    let Some(map) = opened? else { return Ok(None) };
+    match Baseline::open(Box::new(map), identity) {
+        Ok(baseline) => Ok(Some(baseline)),
+        Err(SealError::BootId { sealed, .. }) => {
+            notices.push(format!(
+                "the baseline there was is of another boot ({sealed}), and one of the first check \
+                 lasts for one boot"
+            ));
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "the baseline {} cannot be used. Find out why before you trust this machine; then \
+                 --new-baseline takes the present state as a new one",
+                store.file().display()
+            )
+        }),
+    }
+}
+
+/// What a report says of the baseline.
+pub(crate) fn used(baseline: &Baseline, arguments: &Arguments) -> BaselineUsed {
+    let words = match baseline.kind() {
+        BaselineKind::Image => format!("digest {}", baseline.digest()),
+        BaselineKind::FirstCheck => {
+            let identity = baseline.identity();
+            let store = Store::new(&arguments.state_dir, &identity.build_id, &identity.release);
+            format!("{}, in {}", Moment::from_unix(baseline.taken_at()), store.file().display())
+        }
+    };
+    BaselineUsed { kind: baseline.kind(), words }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use kernel_image::Symbols;
+    use kernel_image::btf::Btf;
+    use kernel_memory::{KernelMemory, Piece, ReadError};
+
+    use super::*;
+
+    /// A kernel of two pages: text, then rodata.
+    struct TwoPages;
+
+    const START: u64 = 0xffff_ffff_8100_0000;
+
+    impl KernelMemory for TwoPages {
+        fn name(&self) -> &'static str {
+            "test"
+        }
+        fn visit(
+            &self,
+            start: u64,
+            length: u64,
+            visitor: &mut dyn FnMut(Piece<'_>) -> std::ops::ControlFlow<()>,
+        ) -> Result<(), ReadError> {
+            let _ = visitor(Piece::Bytes { address: start, bytes: &vec![0x90; length as usize] });
+            Ok(())
+        }
+    }
+
+    struct Place {
+        directory: tempfile::TempDir,
+        symbols: Symbols,
+        types: Btf,
+        identity: Identity,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let names = [(0, "_stext"), (0x1000, "_etext"), (0x1000, "__start_rodata")];
+            let names = names.into_iter().chain([(0x2000, "__end_rodata")]);
+            let identity = Identity {
+                release: "6.12".into(),
+                build_id: "abcd".into(),
+                boot_id: "boot-1".into(),
+            };
+            Self {
+                directory: tempfile::tempdir().unwrap(),
+                symbols: Symbols::from_iter(names.map(|(at, name)| (START + at, b'T', name))),
+                types: Btf::parse(&EMPTY_BTF).unwrap(),
+                identity,
+            }
+        }
+
+        fn obtain(&self, new_baseline: bool) -> (anyhow::Result<Baseline>, Vec<String>) {
+            let kernel = Kernel { memory: &TwoPages, symbols: &self.symbols, types: &self.types };
+            let state_dir = self.directory.path().to_owned();
+            let arguments = Arguments { state_dir, new_baseline };
+            let mut notices = Vec::new();
+            let baseline = obtain(&kernel, &self.identity, &arguments, BTreeMap::new, &mut notices);
+            (baseline, notices)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.directory.path().join("abcd.baseline")
+        }
+    }
+
+    /// A header with an empty type section and a string section of one empty string
+    /// (Documentation/bpf/btf.rst).
+    const EMPTY_BTF: [u8; 25] =
+        [0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+
+    #[test]
+    fn the_first_check_takes_a_baseline_and_the_next_uses_it() {
+        let place = Place::new();
+        let (first, notices) = place.obtain(false);
+        let digest = first.unwrap().digest();
+        assert!(notices[0].contains("was taken as the baseline"), "{notices:?}");
+        let (second, notices) = place.obtain(false);
+        assert_eq!(second.unwrap().digest(), digest);
+        assert!(notices.is_empty(), "{notices:?}");
+    }
+
+    #[test]
+    fn a_baseline_of_another_boot_is_replaced_and_that_is_said() {
+        let mut place = Place::new();
+        place.obtain(false).0.unwrap();
+        place.identity.boot_id = "boot-2".into();
+        let (baseline, notices) = place.obtain(false);
+        assert_eq!(baseline.unwrap().identity().boot_id, "boot-2");
+        assert!(notices[0].contains("another boot (boot-1)"), "{notices:?}");
+        assert_eq!(notices.len(), 2);
+    }
+
+    #[test]
+    fn a_changed_baseline_is_an_error_until_a_new_one_is_asked_for() {
+        let place = Place::new();
+        place.obtain(false).0.unwrap();
+        let mut bytes = fs::read(place.file()).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(place.file(), &bytes).unwrap();
+        let (refused, _) = place.obtain(false);
+        let message = format!("{:#}", refused.unwrap_err());
+        assert!(message.contains("--new-baseline") && message.contains("digest"), "{message}");
+        assert_eq!(fs::read(place.file()).unwrap(), bytes);
+        let (taken, notices) = place.obtain(true);
+        taken.unwrap();
+        assert!(notices[0].contains("was no use"), "{notices:?}");
+    }
+
+    #[test]
+    fn a_new_baseline_says_which_one_it_replaced() {
+        let place = Place::new();
+        let digest = place.obtain(false).0.unwrap().digest();
+        let (_, notices) = place.obtain(true);
+        assert!(notices[0].contains(&digest), "{notices:?}");
+    }
+
+    #[test]
+    fn a_state_directory_that_cannot_be_written_is_named() {
+        let place = Place::new();
+        let blocked = place.directory.path().join("file");
+        fs::write(&blocked, b"").unwrap();
+        let kernel = Kernel { memory: &TwoPages, symbols: &place.symbols, types: &place.types };
+        let arguments = Arguments { state_dir: blocked.join("state"), new_baseline: false };
+        let error =
+            obtain(&kernel, &place.identity, &arguments, BTreeMap::new, &mut vec![]).unwrap_err();
+        assert!(format!("{error:#}").contains("file/state"), "{error:#}");
+    }
+}

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The running kernel, opened once: symbols, types, every path to its memory, the system's own
+//! interfaces, the journal and the baseline.
+
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use guard::baseline::{Baseline, Identity};
+use guard::checks::settings;
+use guard::journal::{Entry, Journal};
+use guard::{Guard, Report, System};
+use kernel_image::Symbols;
+use kernel_image::btf::Btf;
+use kernel_memory::{Kernel, KernelMemory};
+use probes::{JournalReader, Kcore, LiveReader, LiveViews, Path, Taken};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::baseline;
+use crate::clock::monotonic_ns;
+use crate::report::BaselineUsed;
+use crate::signals::EndSignals;
+use crate::watch::{Drained, Subject, Watched, Woken};
+
+/// Entries that the journal holds between two passes.
+const JOURNAL_LIMIT: usize = 65_536;
+
+/// The check that raises an event on purpose and looks whether it arrived.
+const SELF: &str = "self";
+
+/// What the subcommands can be told that run checks.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub(crate) struct Arguments {
+    /// Run only these checks
+    #[arg(
+        long, value_name = "CHECK", num_args = 1.., value_delimiter = ',', hide_possible_values = true,
+        value_parser = PossibleValuesParser::new(check_names())
+    )]
+    only: Vec<String>,
+
+    #[command(flatten)]
+    baseline: baseline::Arguments,
+}
+
+impl Arguments {
+    /// All checks, with baselines in `state_dir`.
+    pub(crate) fn in_directory(state_dir: &std::path::Path) -> Self {
+        Self { only: Vec::new(), baseline: baseline::Arguments::in_directory(state_dir) }
+    }
+}
+
+fn check_names() -> Vec<&'static str> {
+    guard::checks::all().iter().map(|check| check.name()).collect()
+}
+
+/// The running kernel, as far as it does not change while it is looked at.
+pub(crate) struct Host {
+    /// Which run of which kernel it is.
+    pub(crate) identity: Identity,
+    /// Names for addresses.
+    pub(crate) symbols: Symbols,
+    /// What memory should hold.
+    pub(crate) baseline: Baseline,
+    /// The same in words.
+    pub(crate) baseline_used: BaselineUsed,
+    /// What is worth knowing of how all this was opened, one sentence each.
+    pub(crate) notices: Vec<String>,
+    types: Btf,
+    reader: LiveReader,
+    others: Vec<Box<dyn KernelMemory>>,
+    views: LiveViews,
+}
+
+impl Host {
+    /// Opens everything. What only some checks need and cannot be had is told by those checks.
+    pub(crate) fn open(arguments: &baseline::Arguments) -> anyhow::Result<Self> {
+        let mut notices = Vec::new();
+        let reader = open_reader(&mut notices)?;
+        let identity = identity()?;
+        let symbols = probes::live_symbols()?;
+        let types = probes::live_types()?;
+        let kernel = Kernel { memory: &reader, symbols: &symbols, types: &types };
+        let views = LiveViews::open();
+        let facts = || settings::collect(&views);
+        let baseline = baseline::obtain(&kernel, &identity, arguments, facts, &mut notices)?;
+        let baseline_used = baseline::used(&baseline, arguments);
+        let others = other_paths(&reader, &mut notices);
+        Ok(Self {
+            identity,
+            symbols,
+            baseline,
+            baseline_used,
+            notices,
+            types,
+            reader,
+            others,
+            views,
+        })
+    }
+
+    /// How memory is read.
+    pub(crate) fn reader_in_words(&self) -> String {
+        let others: Vec<_> = self.others.iter().map(|other| other.name()).collect();
+        match others.as_slice() {
+            [] => self.reader.name().to_owned(),
+            others => format!("{}, compared with {}", self.reader.name(), others.join(", ")),
+        }
+    }
+
+    /// Hands everything to `look`, with what the kernel said it changed.
+    pub(crate) fn with_system<T>(
+        &self,
+        journal: &Journal,
+        look: impl FnOnce(&System<'_>) -> T,
+    ) -> T {
+        let others: Vec<&dyn KernelMemory> = self.others.iter().map(AsRef::as_ref).collect();
+        look(&System {
+            kernel: Kernel { memory: &self.reader, symbols: &self.symbols, types: &self.types },
+            other_paths: &others,
+            views: &self.views,
+            baseline: &self.baseline,
+            journal,
+        })
+    }
+}
+
+/// Which kernel runs. One that was linked without a build id has an empty one.
+pub(crate) fn identity() -> anyhow::Result<Identity> {
+    let host = probes::identity()?;
+    Ok(Identity {
+        release: host.release,
+        build_id: host.build_id.unwrap_or_default(),
+        boot_id: host.boot_id,
+    })
+}
+
+/// Inline loads, or the helper where this kernel has no other way, which is then said.
+pub(crate) fn open_reader(notices: &mut Vec<String>) -> anyhow::Result<LiveReader> {
+    let inline = match LiveReader::open(Path::Inline) {
+        Ok(reader) => return Ok(reader),
+        Err(error) => error,
+    };
+    let reader = LiveReader::open(Path::Helper)?;
+    notices.push(format!(
+        "memory is read through a helper function of the kernel, which a rootkit can hook: {inline}"
+    ));
+    Ok(reader)
+}
+
+/// Further paths to the same memory, to be compared with the first.
+fn other_paths(reader: &LiveReader, notices: &mut Vec<String>) -> Vec<Box<dyn KernelMemory>> {
+    let mut others: Vec<Box<dyn KernelMemory>> = Vec::new();
+    if reader.path() == Path::Inline {
+        match LiveReader::open(Path::Helper) {
+            Ok(helper) => others.push(Box::new(helper)),
+            Err(error) => notices.push(format!("memory cannot be read in a second way: {error}")),
+        }
+    }
+    // Many kernels have none, and `doctor` tells; two paths are there without it.
+    if let Ok(kcore) = Kcore::open() {
+        others.push(Box::new(kcore));
+    }
+    others
+}
+
+/// The running kernel with the checks that are run over it and the journal that they look into.
+pub(crate) struct Live {
+    host: Host,
+    guard: Guard,
+    journal: Journal,
+    /// Where the journal's entries come from, if this kernel has such a source.
+    source: Option<JournalReader>,
+}
+
+impl Live {
+    /// Opens everything. The journal comes first, so that what changes meanwhile is in it.
+    pub(crate) fn open(arguments: &Arguments) -> anyhow::Result<Self> {
+        let guard = Guard::of(&arguments.only)
+            .map_err(|name| anyhow::anyhow!("there is no check named {name}"))?;
+        let (journal, source) = match JournalReader::open() {
+            Ok(source) => (Journal::running(JOURNAL_LIMIT), Some(source)),
+            Err(error) => (Journal::unavailable(error.to_string()), None),
+        };
+        let mut host = Host::open(&arguments.baseline)?;
+        if let Err(reason) = journal.state() {
+            let notice = format!("changes are not announced, only found by the passes: {reason}");
+            host.notices.push(notice);
+        }
+        Ok(Self { host, guard, journal, source })
+    }
+
+    /// What does not change while it is looked at.
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Runs all checks once. The journal is read after the pass, and the check that looks into it
+    /// for an event that it raised itself then looks again.
+    pub(crate) fn check(&mut self) -> Report {
+        self.read_journal();
+        let mut report = self.pass();
+        self.read_journal();
+        let guard = &mut self.guard;
+        self.host.with_system(&self.journal, |system| guard.again(&[SELF], system, &mut report));
+        report
+    }
+
+    /// Runs the checks that are due, with what the journal holds already.
+    fn pass(&mut self) -> Report {
+        let guard = &mut self.guard;
+        self.host.with_system(&self.journal, |system| guard.pass(system))
+    }
+
+    /// Moves what the kernel said since the last time into the journal, and gives it.
+    fn read_journal(&mut self) -> Drained {
+        let Some(source) = &mut self.source else { return Drained::default() };
+        let Taken { entries, lost } = source.take();
+        for entry in &entries {
+            self.journal.push(entry.clone());
+        }
+        self.journal.add_lost(lost);
+        Drained { entries, lost }
+    }
+}
+
+/// The running kernel, watched.
+pub(crate) struct LiveWatch {
+    live: Live,
+    signals: EndSignals,
+}
+
+impl LiveWatch {
+    /// Opens everything; from now on SIGINT and SIGTERM end the watch and not the process.
+    pub(crate) fn open(arguments: &Arguments) -> anyhow::Result<Self> {
+        let signals = EndSignals::catch()?;
+        Ok(Self { live: Live::open(arguments)?, signals })
+    }
+}
+
+impl LiveWatch {
+    /// In each how many-th pass a check runs.
+    pub(crate) fn every(&self, check: &str) -> Option<u32> {
+        self.live.guard.checks().find(|one| one.name() == check).map(|one| one.every())
+    }
+}
+
+impl Watched for LiveWatch {
+    fn subject(&self) -> Subject {
+        Subject {
+            kernel: self.live.host.identity.clone(),
+            baseline: self.live.host.baseline.kind(),
+            notices: self.live.host.notices.clone(),
+        }
+    }
+
+    fn symbols(&self) -> &Symbols {
+        &self.live.host.symbols
+    }
+
+    fn describe(&self, entry: &Entry) -> String {
+        let Live { host, journal, .. } = &self.live;
+        host.with_system(journal, |system| {
+            let sites = host.baseline.sites(&system.kernel);
+            guard::watch::describe_change(entry, &system.kernel, sites)
+        })
+    }
+
+    fn drain(&mut self) -> Drained {
+        self.live.read_journal()
+    }
+
+    fn pass(&mut self) -> Report {
+        let began = monotonic_ns();
+        let report = self.live.pass();
+        // What was said before this pass began was in the journal during it.
+        self.live.journal.forget_before(began);
+        report
+    }
+
+    fn wait(&mut self, timeout: Duration, journal: bool) -> anyhow::Result<Woken> {
+        let mut descriptors = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        if let Some(source) = self.live.source.as_ref().filter(|_| journal) {
+            let ready = source.descriptors();
+            descriptors.extend(ready.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        }
+        let timeout = Timespec {
+            tv_sec: timeout.as_secs().cast_signed(),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        match poll(&mut descriptors, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut ready = descriptors.iter().map(|descriptor| !descriptor.revents().is_empty());
+        Ok(match (ready.next(), ready.any(|ready| ready)) {
+            (Some(true), _) => Woken::End,
+            (_, true) => Woken::Journal,
+            _ => Woken::Timeout,
+        })
+    }
+}

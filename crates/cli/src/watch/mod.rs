@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `ringfence watch`: a first pass, then one each second and after each change that the kernel
+//! announces, until interrupted.
+
+mod entries;
+mod follow;
+mod output;
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::Ending;
+use crate::live;
+use crate::screen::{Output, Style};
+pub(crate) use entries::EntryShown;
+pub(crate) use follow::{Drained, Watched, Woken, follow};
+pub(crate) use output::{Counts, Subject, Teller};
+use output::{JsonLines, Lines};
+
+/// Check, then watch: a pass each second and after each change that the kernel announces
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Seconds from one pass to the next
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = period)]
+    period: Duration,
+
+    /// Stop after this many passes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    passes: Option<u64>,
+
+    /// Print one JSON object a line: start, pass, journal, finding and cleared events
+    #[arg(long)]
+    json: bool,
+
+    /// Count the changes that the kernel announces, without printing each
+    #[arg(long)]
+    quiet_journal: bool,
+
+    #[command(flatten)]
+    live: live::Arguments,
+}
+
+/// Seconds with an optional fraction.
+fn period(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
+    if !(0.01..=86_400.0).contains(&seconds) {
+        return Err("it must be from 0.01 to 86400 seconds".into());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// Runs the subcommand.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    let mut watched = live::LiveWatch::open(&arguments.live)?;
+    let mut teller: Box<dyn Teller> = if arguments.json {
+        let quiet_journal = arguments.quiet_journal;
+        Box::new(JsonLines { output: Output::stdout(), quiet_journal })
+    } else {
+        let live = io::stdout().is_terminal();
+        Box::new(Lines::new(Output::stdout(), Style::of_stdout(), live, arguments.quiet_journal))
+    };
+    let found = follow(&mut watched, arguments.period, arguments.passes, teller.as_mut())?;
+    Ok(if found { Ending::Findings } else { Ending::Clean })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_period_is_a_number_of_seconds_within_reason() {
+        assert_eq!(period("0.5"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "x", "0", "-1", "nan", "inf", "1e9"] {
+            assert!(period(wrong).is_err(), "{wrong}");
+        }
+    }
+}
