@@ -10,7 +10,7 @@ use guard::baseline::Baseline;
 use guard::confirm::all_keys;
 use guard::journal::Journal;
 use guard::mutation::{Tally, mutate};
-use guard::sites::{LONGEST, Sites, State};
+use guard::sites::{Sites, State};
 use kernel_memory::Kernel;
 
 use super::guard::StateDirectory;
@@ -100,17 +100,9 @@ fn is_listed(start: u64, seen: &[u8], baseline: &Baseline, sites: &Sites, state:
     let pairs = seen.iter().zip(expected).zip(start..);
     let mut differing = pairs.filter(|((seen, expected), _)| seen != expected).map(|(_, at)| at);
     differing.all(|at| {
-        let mut near = at.saturating_sub(LONGEST as u64);
-        while let Some(site) = sites.first_after(near).filter(|site| site.address <= at) {
-            near = site.address + 1;
-            let from = site.address.checked_sub(start).map(|from| from as usize);
-            let bytes = from.and_then(|from| seen.get(from..from + usize::from(site.length)));
-            let listed =
-                || sites.legal(&site, state).iter().any(|legal| Some(&*legal.bytes) == bytes);
-            if at < site.end() && listed() {
-                return true;
-            }
-        }
-        false
+        let Some(site) = sites.at(at) else { return false };
+        let from = site.address.checked_sub(start).map(|from| from as usize);
+        let bytes = from.and_then(|from| seen.get(from..from + usize::from(site.length)));
+        sites.legal(&site, state).iter().any(|legal| Some(&*legal.bytes) == bytes)
     })
 }

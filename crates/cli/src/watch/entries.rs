@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     SymbolAdded,
     /// An executable range went.
     SymbolRemoved,
+    /// Code was rewritten, on a kernel that does not say where.
+    TextSync,
 }
 
 /// A process that caused a change.
@@ -86,8 +88,7 @@ impl Attribution {
         Self { own_pid, clock, added: HashMap::new() }
     }
 
-    /// An entry as it is shown; none for our own.
-    /// `what` says what changed, in words.
+    /// An entry as it is shown; none for our own. `what` says what changed, in words.
     pub(crate) fn tell(
         &mut self,
         entry: &Entry,
@@ -119,6 +120,7 @@ impl Attribution {
                 let kind = if *registered { Kind::SymbolAdded } else { Kind::SymbolRemoved };
                 (kind, *address, u64::from(*length), Some(name.clone()))
             }
+            Change::TextSync => (Kind::TextSync, 0, 0, None),
         };
         let time = self.clock.moment(entry.time_ns);
         Some(EntryShown { time, change, address, length, symbol, what: what(), owner, added_by })

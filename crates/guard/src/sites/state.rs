@@ -182,9 +182,13 @@ impl State {
 }
 
 /// Whether a name of /proc/kallsyms or of the journal is that of a trampoline which ftrace sites
-/// may call (kernel/trace/ftrace.c, FTRACE_TRAMPOLINE_SYM; kernel/bpf/trampoline.c).
+/// may call: `ftrace_trampoline` (FTRACE_TRAMPOLINE_SYM, kernel/trace/ftrace.c) or
+/// `bpf_trampoline_` and a number (kernel/bpf/trampoline.c). The kernel's own functions have names
+/// like these, such as bpf_trampoline_get, and nobody may be made to call them.
 fn is_trampoline(name: &str) -> bool {
-    name.starts_with("ftrace_trampoline") || name.starts_with("bpf_trampoline_")
+    let number = name.strip_prefix("bpf_trampoline_");
+    name == "ftrace_trampoline"
+        || number.is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Reads `N` bytes at `offset` behind each address. Addresses that cannot be read are left out.
@@ -204,4 +208,19 @@ fn read_values<const N: usize>(
             found(*address, value);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_that_are_called_like_trampolines_are_none() {
+        for trampoline in ["ftrace_trampoline", "bpf_trampoline_6442500809"] {
+            assert!(is_trampoline(trampoline), "{trampoline}");
+        }
+        for function in ["bpf_trampoline_get", "ftrace_trampoline_free", "bpf_trampoline_"] {
+            assert!(!is_trampoline(function), "{function}");
+        }
+    }
 }

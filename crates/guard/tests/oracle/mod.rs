@@ -11,13 +11,13 @@ use guard::baseline::Baseline;
 use guard::mutation::Mutation;
 use kernel_memory::Kernel;
 
-pub struct Oracle {
+pub(crate) struct Oracle {
     sites: BTreeMap<u64, Vec<Vec<u8>>>,
 }
 
 impl Oracle {
     /// Reads the tables of a baseline, and the keys as they are now.
-    pub fn of(baseline: &Baseline, kernel: &Kernel<'_>) -> Self {
+    pub(crate) fn of(baseline: &Baseline, kernel: &Kernel<'_>) -> Self {
         let mut oracle = Self { sites: BTreeMap::new() };
         let symbol = |name: &str| kernel.symbols.address_of(name);
         let text = symbol("_stext").unwrap()..symbol("_etext").unwrap();
@@ -119,14 +119,9 @@ impl Oracle {
         oracle
     }
 
-    /// Adds a place and all that it may hold.
-    pub fn allow(&mut self, address: u64, legal: Vec<Vec<u8>>) {
-        self.sites.insert(address, legal);
-    }
-
     /// Whether every byte of the change is in a site, and each site it touches holds one of its
     /// encodings.
-    pub fn is_legal(&self, mutation: &Mutation, start: u64, seen: &[u8]) -> bool {
+    pub(crate) fn is_legal(&self, mutation: &Mutation, start: u64, seen: &[u8]) -> bool {
         let end = mutation.address + mutation.bytes.len() as u64;
         let touched = |at: u64| {
             self.sites.range(at.saturating_sub(8)..=at).rev().find(|(site, legal)| {
@@ -143,11 +138,11 @@ impl Oracle {
     }
 }
 
-pub fn nop() -> Vec<u8> {
+pub(crate) fn nop() -> Vec<u8> {
     vec![0x0f, 0x1f, 0x44, 0x00, 0x00]
 }
 
-pub fn branch(opcode: &[u8], from: u64, to: u64) -> Vec<u8> {
+pub(crate) fn branch(opcode: &[u8], from: u64, to: u64) -> Vec<u8> {
     let next = from + opcode.len() as u64 + 4;
     let mut bytes = opcode.to_vec();
     bytes.extend((to.wrapping_sub(next) as u32).to_le_bytes());

@@ -142,6 +142,13 @@ fn errors_name_what_is_wrong_and_where() {
     // Type 4, the pointer, follows three integers of 16 bytes.
     let offset = 24 + 3 * 16;
     assert_eq!(with(offset + 8, 999), BtfError::Reference { id: 4, offset, target: 999 });
+    // The section ends within the last record (12 bytes) and the one before it (12 and 4).
+    let end = u32_at(&good, 12).unwrap();
+    for (shorter, begins) in [(4, 12), (14, 28)] {
+        let offset = (24 + end - begins) as usize;
+        let expected = BtfError::Truncated { what: "a type record", offset };
+        assert_eq!(with(12, end - shorter), expected);
+    }
     let mut strings = good.clone();
     *strings.last_mut().unwrap() = b'x';
     assert!(matches!(Btf::parse(&strings), Err(BtfError::Strings { .. })));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The ring that perf writes for one CPU.
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)]
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use guard::baseline::{Baseline, Identity};
 use guard::check::{Missing, System};
@@ -14,8 +15,12 @@ use kernel_image::btf::Btf;
 use kernel_memory::{Kernel, KernelMemory, Piece, ReadError};
 use probes::{LiveReader, LiveViews, Path};
 
+/// The kernel is one for all tests: what one of them does to it another would see.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// The running kernel.
 pub(crate) struct Live {
+    _alone: MutexGuard<'static, ()>,
     pub(crate) reader: LiveReader,
     pub(crate) symbols: Symbols,
     pub(crate) types: Btf,
@@ -24,7 +29,10 @@ pub(crate) struct Live {
 
 impl Live {
     pub(crate) fn open() -> Self {
+        // A test that failed leaves nothing behind that would matter.
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         Self {
+            _alone: alone,
             reader: LiveReader::open(Path::Inline).unwrap(),
             symbols: probes::live_symbols().unwrap(),
             types: probes::live_types().unwrap(),
