@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use guard::baseline::{Baseline, Identity};
 use guard::checks::settings;
-use guard::journal::{Entry, Journal, TextChanges};
+use guard::journal::{Entry, Journal};
 use guard::{Guard, Report, System};
 use kernel_image::Symbols;
 use kernel_image::btf::Btf;
@@ -189,21 +189,14 @@ impl Live {
         Ok(Self { host, guard, journal, source })
     }
 
-    /// Begins to listen to changes of the kernel's text as well. One pass has no use for that: it
+    /// Finds out whether the kernel tells of changes to its text. One pass has no use for that: it
     /// cannot tell what changed since the one before.
-    fn listen_to_text(mut self) -> Self {
-        let Some(source) = &mut self.source else { return self };
-        let heard = source.listen_to_text(&self.host.symbols);
-        self.host.notices.extend(match &heard {
-            TextChanges::Each => None,
-            TextChanges::Moments(reason) => Some(format!(
-                "the kernel tells who changed its text and when, but not where: {reason}"
-            )),
-            TextChanges::Unheard(reason) => Some(format!(
-                "the kernel tells of new code, but not of changes to its text: {reason}"
-            )),
-        });
-        self.journal = self.journal.hearing(heard);
+    fn try_text_pokes(mut self) -> Self {
+        if let Some(Err(error)) = self.source.as_mut().map(JournalReader::try_text_pokes) {
+            let reason = error.to_string();
+            self.host.notices.push(format!("the kernel announces new code only: {reason}"));
+            self.journal = self.journal.without_text_pokes(reason);
+        }
         self
     }
 
@@ -251,7 +244,7 @@ impl LiveWatch {
     /// Opens everything; from now on SIGINT and SIGTERM end the watch and not the process.
     pub(crate) fn open(arguments: &Arguments) -> anyhow::Result<Self> {
         let signals = EndSignals::catch()?;
-        Ok(Self { live: Live::open(arguments)?.listen_to_text(), signals })
+        Ok(Self { live: Live::open(arguments)?.try_text_pokes(), signals })
     }
 }
 

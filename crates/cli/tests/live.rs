@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command on the kernel that it runs on.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod support;
 

@@ -10,6 +10,7 @@ use std::ops::Range;
 use kernel_memory::{AccessError, Kernel};
 
 use crate::check::Missing;
+use crate::checks::looks;
 use crate::fields::{Chain, Fields};
 use crate::recover::Recovered;
 
@@ -140,7 +141,8 @@ impl Owners {
         let fields = Fields::of(kernel, "bpf_ksym", &["start", "end", "name", "lnode.next"])?;
         let link = kernel.offset_of("bpf_ksym", "lnode")?;
         let chain = Chain { head, link, next: 3, end: head, most: MOST_IMAGES };
-        let records = recovered.chains.walk(kernel, &fields, chain).map_err(|at| {
+        let walked = looks::settled(|| recovered.chains.walk(kernel, &fields, chain));
+        let records = walked.map_err(|at| {
             Missing(format!("the list of BPF images breaks off or does not end, at {at:#x}"))
         })?;
         for record in &records {

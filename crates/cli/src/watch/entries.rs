@@ -19,8 +19,6 @@ pub(crate) enum Kind {
     SymbolAdded,
     /// An executable range went.
     SymbolRemoved,
-    /// Code was rewritten, on a kernel that does not say where.
-    TextSync,
 }
 
 /// A process that caused a change.
@@ -120,7 +118,6 @@ impl Attribution {
                 let kind = if *registered { Kind::SymbolAdded } else { Kind::SymbolRemoved };
                 (kind, *address, u64::from(*length), Some(name.clone()))
             }
-            Change::TextSync => (Kind::TextSync, 0, 0, None),
         };
         let time = self.clock.moment(entry.time_ns);
         Some(EntryShown { time, change, address, length, symbol, what: what(), owner, added_by })

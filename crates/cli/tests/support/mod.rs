@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Runs the command as a user would.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 #[path = "../../src/schema.rs"]
 pub(crate) mod schema;
@@ -112,6 +113,17 @@ impl Drop for Watch {
         // A test that fails leaves nothing running; one that ended well has waited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Whether this kernel announces changes of its text, and if not why not, as `doctor` says.
+pub(crate) fn announces_text_pokes() -> Result<(), String> {
+    let doctor: Value = serde_json::from_str(&run(&["doctor", "--json"]).out).unwrap();
+    let features = doctor["features"].as_array().unwrap();
+    let journal = features.iter().find(|feature| feature["name"] == "text poke journal").unwrap();
+    match journal["state"].as_str() {
+        Some("available") => Ok(()),
+        _ => Err(journal["reason"].as_str().unwrap_or_default().to_owned()),
     }
 }
 

@@ -13,6 +13,24 @@ use crate::check::Missing;
 /// How often a difference must be seen.
 pub const LOOKS: u32 = 4;
 
+/// How often a walk over something that changes meanwhile is tried.
+const ATTEMPTS: u32 = 8;
+
+/// Walks until a walk comes to its end.
+///
+/// Memory is read while the kernel works on it: a tree or list that is changed in the middle of a
+/// walk may lead nowhere, which says nothing about it. What fails each time is an error.
+pub fn settled<T, E>(mut walk: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let mut outcome = walk();
+    for _ in 1..ATTEMPTS {
+        if outcome.is_ok() {
+            break;
+        }
+        outcome = walk();
+    }
+    outcome
+}
+
 /// What differs in each of [`LOOKS`] looks.
 ///
 /// `look` compares the views once and gives the keys that differ. It is called again, after
@@ -64,6 +82,17 @@ mod tests {
             Ok(BTreeSet::from([7, 100 + looks]))
         });
         assert_eq!((found.unwrap(), looks), (BTreeSet::from([7]), LOOKS));
+    }
+
+    #[test]
+    fn a_walk_that_fails_now_and_then_succeeds_and_one_that_always_fails_does_not() {
+        let mut walks = 0;
+        let outcome = settled(|| {
+            walks += 1;
+            if walks == 3 { Ok(walks) } else { Err(walks) }
+        });
+        assert_eq!(outcome, Ok(3));
+        assert_eq!(settled(|| Err::<(), _>("broken")), Err("broken"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use kernel_memory::{Kernel, PAGE_SIZE};
 
 use crate::check::Missing;
+use crate::checks::looks;
 use crate::fields::{Fields, Record};
 use crate::recover::Recovered;
 use crate::views::BpfKind;
@@ -47,7 +48,7 @@ pub fn entries(
     kind: BpfKind,
 ) -> Result<Vec<Entry>, Missing> {
     let table = recovered.data_symbol(kernel, table_of(kind))?;
-    let entries = kernel.idr(table.address)?;
+    let entries = looks::settled(|| kernel.idr(table.address))?;
     let entries = entries.into_iter().map(|(id, address)| Entry { id: id as u32, address });
     Ok(entries.collect())
 }

@@ -21,6 +21,7 @@ use kernel_memory::Kernel;
 
 use super::bpf::knowledge::Knowledge;
 use super::bpf::objects::Inventory;
+use super::looks;
 use crate::check::{About, Check, Missing, Outcome, System};
 use crate::finding::{Finding, Hook};
 use crate::owners::{Owner, Owners};
@@ -95,8 +96,13 @@ impl Hooks {
             kprobes::livepatches,
         ];
         for gather in kinds {
-            match gather(&mut look, &mut gathered) {
-                Ok(()) => gathered.seen += 1,
+            // A list that changed meanwhile is walked again from its start.
+            let walked = looks::settled(|| {
+                let mut part = Gathered::default();
+                gather(&mut look, &mut part).map(|()| part)
+            });
+            match walked {
+                Ok(part) => gathered.add(part),
                 Err(missing) => gathered.reduced.push(missing.0),
             }
         }
@@ -133,6 +139,16 @@ struct Gathered {
 }
 
 impl Gathered {
+    /// Adds what one kind of hook gave.
+    fn add(&mut self, part: Self) {
+        self.seen += 1;
+        self.hooks.extend(part.hooks);
+        self.found.extend(part.found);
+        for (mechanism, count) in part.private {
+            *self.private.entry(mechanism).or_default() += count;
+        }
+    }
+
     fn add_private(&mut self, mechanism: &'static str) {
         *self.private.entry(mechanism).or_default() += 1;
     }

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use kernel_memory::{AccessError, Kernel};
 
 use crate::check::Missing;
+use crate::checks::looks;
 use crate::fields::{Fields, Record};
 use crate::recover::Recovered;
 
@@ -187,7 +188,7 @@ impl Walker {
     /// Task by task, its number, from the pid table of the guard's namespace.
     fn pid_table(&self, kernel: &Kernel<'_>) -> Result<BTreeMap<u64, u32>, Missing> {
         let table = kernel.object("pid_namespace", self.namespace)?.field("idr")?;
-        let entries = kernel.idr(table.address())?;
+        let entries = looks::settled(|| kernel.idr(table.address()))?;
         let ranges: Vec<(u64, u32)> =
             entries.iter().map(|(_, pid)| (pid.wrapping_add(self.pid_tasks), 8)).collect();
         let firsts = kernel.memory.read_many(&ranges);
