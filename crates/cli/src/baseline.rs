@@ -2,7 +2,7 @@
 //! Which baseline memory is compared with: a sealed one of this boot, or one that is taken now.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
@@ -16,20 +16,28 @@ use crate::store::Store;
 /// Where the baseline is kept.
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
-pub(crate) struct Arguments {
+pub(crate) struct Place {
     /// Where sealed baselines are kept
     #[arg(long, value_name = "DIR", default_value = "/var/lib/ringfence")]
     pub(crate) state_dir: PathBuf,
+}
+
+/// Which baseline to use.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    place: Place,
 
     /// Take the present state as the baseline and replace the one there is
     #[arg(long)]
-    pub(crate) new_baseline: bool,
+    new_baseline: bool,
 }
 
-impl Arguments {
-    /// Baselines in `state_dir`, as they are.
-    pub(crate) fn in_directory(state_dir: &Path) -> Self {
-        Self { state_dir: state_dir.to_owned(), new_baseline: false }
+impl From<Place> for Arguments {
+    /// The one there is, or a first one.
+    fn from(place: Place) -> Self {
+        Self { place, new_baseline: false }
     }
 }
 
@@ -42,7 +50,7 @@ pub(crate) fn obtain(
     facts: impl FnOnce() -> BTreeMap<String, String>,
     notices: &mut Vec<String>,
 ) -> anyhow::Result<Baseline> {
-    let store = Store::new(&arguments.state_dir, &identity.build_id, &identity.release);
+    let store = Store::new(&arguments.place.state_dir, &identity.build_id, &identity.release);
     if let Some(sealed) = sealed(&store, identity, arguments.new_baseline, notices)? {
         return Ok(sealed);
     }
@@ -115,7 +123,8 @@ pub(crate) fn used(baseline: &Baseline, arguments: &Arguments) -> BaselineUsed {
         BaselineKind::Image => format!("digest {}", baseline.digest()),
         BaselineKind::FirstCheck => {
             let identity = baseline.identity();
-            let store = Store::new(&arguments.state_dir, &identity.build_id, &identity.release);
+            let store =
+                Store::new(&arguments.place.state_dir, &identity.build_id, &identity.release);
             format!("{}, in {}", Moment::from_unix(baseline.taken_at()), store.file().display())
         }
     };
@@ -152,14 +161,14 @@ mod tests {
         }
     }
 
-    struct Place {
+    struct Machine {
         directory: tempfile::TempDir,
         symbols: Symbols,
         types: Btf,
         identity: Identity,
     }
 
-    impl Place {
+    impl Machine {
         fn new() -> Self {
             let names = [(0, "_stext"), (0x1000, "_etext"), (0x1000, "__start_rodata")];
             let names = names.into_iter().chain([(0x2000, "__end_rodata")]);
@@ -179,7 +188,7 @@ mod tests {
         fn obtain(&self, new_baseline: bool) -> (anyhow::Result<Baseline>, Vec<String>) {
             let kernel = Kernel { memory: &TwoPages, symbols: &self.symbols, types: &self.types };
             let state_dir = self.directory.path().to_owned();
-            let arguments = Arguments { state_dir, new_baseline };
+            let arguments = Arguments { place: Place { state_dir }, new_baseline };
             let mut notices = Vec::new();
             let baseline = obtain(&kernel, &self.identity, &arguments, BTreeMap::new, &mut notices);
             (baseline, notices)
@@ -197,21 +206,21 @@ mod tests {
 
     #[test]
     fn the_first_check_takes_a_baseline_and_the_next_uses_it() {
-        let place = Place::new();
-        let (first, notices) = place.obtain(false);
+        let machine = Machine::new();
+        let (first, notices) = machine.obtain(false);
         let digest = first.unwrap().digest();
         assert!(notices[0].contains("was taken as the baseline"), "{notices:?}");
-        let (second, notices) = place.obtain(false);
+        let (second, notices) = machine.obtain(false);
         assert_eq!(second.unwrap().digest(), digest);
         assert!(notices.is_empty(), "{notices:?}");
     }
 
     #[test]
     fn a_baseline_of_another_boot_is_replaced_and_that_is_said() {
-        let mut place = Place::new();
-        place.obtain(false).0.unwrap();
-        place.identity.boot_id = "boot-2".into();
-        let (baseline, notices) = place.obtain(false);
+        let mut machine = Machine::new();
+        machine.obtain(false).0.unwrap();
+        machine.identity.boot_id = "boot-2".into();
+        let (baseline, notices) = machine.obtain(false);
         assert_eq!(baseline.unwrap().identity().boot_id, "boot-2");
         assert!(notices[0].contains("another boot (boot-1)"), "{notices:?}");
         assert_eq!(notices.len(), 2);
@@ -219,37 +228,37 @@ mod tests {
 
     #[test]
     fn a_changed_baseline_is_an_error_until_a_new_one_is_asked_for() {
-        let place = Place::new();
-        place.obtain(false).0.unwrap();
-        let mut bytes = fs::read(place.file()).unwrap();
+        let machine = Machine::new();
+        machine.obtain(false).0.unwrap();
+        let mut bytes = fs::read(machine.file()).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
-        fs::write(place.file(), &bytes).unwrap();
-        let (refused, _) = place.obtain(false);
+        fs::write(machine.file(), &bytes).unwrap();
+        let (refused, _) = machine.obtain(false);
         let message = format!("{:#}", refused.unwrap_err());
         assert!(message.contains("--new-baseline") && message.contains("digest"), "{message}");
-        assert_eq!(fs::read(place.file()).unwrap(), bytes);
-        let (taken, notices) = place.obtain(true);
+        assert_eq!(fs::read(machine.file()).unwrap(), bytes);
+        let (taken, notices) = machine.obtain(true);
         taken.unwrap();
         assert!(notices[0].contains("was no use"), "{notices:?}");
     }
 
     #[test]
     fn a_new_baseline_says_which_one_it_replaced() {
-        let place = Place::new();
-        let digest = place.obtain(false).0.unwrap().digest();
-        let (_, notices) = place.obtain(true);
+        let machine = Machine::new();
+        let digest = machine.obtain(false).0.unwrap().digest();
+        let (_, notices) = machine.obtain(true);
         assert!(notices[0].contains(&digest), "{notices:?}");
     }
 
     #[test]
     fn a_state_directory_that_cannot_be_written_is_named() {
-        let place = Place::new();
-        let blocked = place.directory.path().join("file");
+        let machine = Machine::new();
+        let blocked = machine.directory.path().join("file");
         fs::write(&blocked, b"").unwrap();
-        let kernel = Kernel { memory: &TwoPages, symbols: &place.symbols, types: &place.types };
-        let arguments = Arguments { state_dir: blocked.join("state"), new_baseline: false };
+        let kernel = Kernel { memory: &TwoPages, symbols: &machine.symbols, types: &machine.types };
+        let arguments = Arguments::from(Place { state_dir: blocked.join("state") });
         let error =
-            obtain(&kernel, &place.identity, &arguments, BTreeMap::new, &mut vec![]).unwrap_err();
+            obtain(&kernel, &machine.identity, &arguments, BTreeMap::new, &mut vec![]).unwrap_err();
         assert!(format!("{error:#}").contains("file/state"), "{error:#}");
     }
 }

@@ -2,6 +2,8 @@
 //! `ringfence explain`: what should be at a place in the kernel, what is there, and which of the
 //! kernel's tables allows what.
 
+use std::io::Write;
+
 use anyhow::{Context, bail};
 use clap::Args;
 use guard::baseline::BaselineKind;
@@ -9,9 +11,10 @@ use guard::explain::{Explanation, Shown, SiteExplanation};
 use guard::journal::Journal;
 use kernel_image::Symbols;
 
+use crate::Ending;
+use crate::baseline::Place;
 use crate::live::Host;
 use crate::screen::{Output, Style, Tone, wrap};
-use crate::{Ending, baseline};
 
 /// Show what a place in the kernel should hold, what it holds, and what is allowed there
 #[derive(Args, Debug)]
@@ -25,12 +28,12 @@ pub(crate) struct Arguments {
     json: bool,
 
     #[command(flatten)]
-    baseline: baseline::Arguments,
+    baseline: Place,
 }
 
 /// Runs the subcommand. It shows and does not judge, so it ends well whatever it shows.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
-    let host = Host::open(&arguments.baseline)?;
+    let host = Host::open(&arguments.baseline.clone().into())?;
     let address = address(&arguments.place, &host.symbols)?;
     let journal = Journal::unavailable("a single look has no journal");
     let explanation = host
@@ -41,6 +44,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     } else {
         render(&explanation, Style::of_stdout())
     };
+    for notice in &host.notices {
+        // Not part of what was asked for, and no reason to fail when nobody reads it.
+        let _ = writeln!(std::io::stderr(), "Note: {notice}");
+    }
     Output::stdout().put(&text)?;
     Ok(Ending::Clean)
 }

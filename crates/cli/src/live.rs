@@ -16,7 +16,7 @@ use kernel_memory::{Kernel, KernelMemory};
 use probes::{JournalReader, Kcore, LiveReader, LiveViews, Path, Taken};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::baseline;
+use crate::baseline::{self, Place};
 use crate::clock::monotonic_ns;
 use crate::report::BaselineUsed;
 use crate::signals::EndSignals;
@@ -32,7 +32,7 @@ const SELF: &str = "self";
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
 pub(crate) struct Arguments {
-    /// Run only these checks
+    /// Run only these checks; `ringfence doctor` tells of each
     #[arg(
         long, value_name = "CHECK", num_args = 1.., value_delimiter = ',', hide_possible_values = true,
         value_parser = PossibleValuesParser::new(check_names())
@@ -44,9 +44,9 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// All checks, with baselines in `state_dir`.
-    pub(crate) fn in_directory(state_dir: &std::path::Path) -> Self {
-        Self { only: Vec::new(), baseline: baseline::Arguments::in_directory(state_dir) }
+    /// All checks, with baselines in `place`.
+    pub(crate) fn all_checks(place: Place) -> Self {
+        Self { only: Vec::new(), baseline: place.into() }
     }
 }
 

@@ -16,6 +16,7 @@ use guard::Report;
 use guard::watch::News;
 
 use super::{Bench, Goal, median};
+use crate::baseline::Place;
 use crate::clock::cpu_ns;
 use crate::live::{self, LiveWatch};
 use crate::report_text::duration;
@@ -55,7 +56,7 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> anyhow::Result<Bench> 
     let sealed = median(&mut later.iter().map(|run| run.elapsed).collect::<Vec<_>>());
     let check_peak = later.iter().chain([&first]).map(|run| run.peak_kib).max().unwrap_or(0);
 
-    let mut watch = LiveWatch::open(&live::Arguments::in_directory(state.path()))?;
+    let mut watch = LiveWatch::open(&live::Arguments::all_checks(state.place()))?;
     let samples = Samples::take(&mut watch, arguments.passes);
     let mut meter = Meter::default();
     let passes = u64::from(arguments.seconds) + 1;
@@ -90,8 +91,12 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> anyhow::Result<Bench> 
 pub(super) struct StateDirectory(PathBuf);
 
 impl StateDirectory {
-    pub(super) fn path(&self) -> &Path {
+    fn path(&self) -> &Path {
         &self.0
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place { state_dir: self.0.clone() }
     }
 
     pub(super) fn new() -> anyhow::Result<Self> {

@@ -15,7 +15,6 @@ use kernel_memory::Kernel;
 
 use super::guard::StateDirectory;
 use super::{Bench, Goal};
-use crate::baseline;
 use crate::live::Host;
 use crate::report_text::duration;
 use crate::screen::{Style, grouped};
@@ -38,7 +37,7 @@ pub(crate) struct Arguments {
 /// Makes the changes and counts.
 pub(super) fn run(arguments: &Arguments, _: Style) -> anyhow::Result<Bench> {
     let directory = StateDirectory::new()?;
-    let host = Host::open(&baseline::Arguments::in_directory(directory.path()))?;
+    let host = Host::open(&directory.place().into())?;
     let journal = Journal::unavailable("nothing is changed in the kernel");
     let started = Instant::now();
     let tally = host.with_system(&journal, |system| {

@@ -54,19 +54,19 @@ pub(crate) struct EntryShown {
     pub(crate) symbol: Option<String>,
     pub(crate) what: String,
     pub(crate) owner: Option<Owner>,
-    /// Who had added a range that went: the kernel takes many down later, in its own name.
+    /// Who had added a range that went. The kernel takes many down later, in the name of whoever
+    /// runs on that CPU then.
     pub(crate) added_by: Option<Owner>,
 }
 
 impl EntryShown {
     /// Who is behind it, in words.
     pub(crate) fn by(&self) -> String {
-        let owner = self.owner.as_ref().map_or("the kernel".into(), Owner::to_string);
-        match &self.added_by {
-            Some(added_by) if self.owner.as_ref() != Some(added_by) => {
-                format!("{owner}; it was added by {added_by}")
-            }
-            _ => owner,
+        match (&self.added_by, &self.owner) {
+            (Some(added_by), Some(owner)) if added_by == owner => owner.to_string(),
+            (Some(added_by), _) => format!("the kernel; {added_by} had added it"),
+            (None, Some(owner)) => owner.to_string(),
+            (None, None) => "the kernel".to_owned(),
         }
     }
 }
@@ -95,6 +95,7 @@ impl Attribution {
     ) -> Option<EntryShown> {
         let owner = Owner::of(&entry.actor);
         let mut added_by = None;
+        let mut behind = owner.as_ref();
         if let Change::Symbol { address, registered, name, .. } = &entry.change {
             if *registered {
                 if let Some(owner) = &owner {
@@ -103,10 +104,11 @@ impl Attribution {
             } else {
                 let known = self.added.remove(address).filter(|(known, _)| known == name);
                 added_by = known.map(|(_, owner)| owner);
+                // The kernel takes it down in the name of whoever runs on that CPU then.
+                behind = added_by.as_ref();
             }
         }
-        let ours = |owner: &Option<Owner>| owner.as_ref().is_some_and(|o| o.pid == self.own_pid);
-        if ours(&owner) || ours(&added_by) {
+        if behind.is_some_and(|behind| behind.pid == self.own_pid) {
             return None;
         }
         let (change, address, length, symbol) = match &entry.change {
@@ -168,9 +170,17 @@ mod tests {
         let mut attribution = Attribution::new(1, Clock::new());
         tell(&mut attribution, &symbol_entry(40, "loader", true)).unwrap();
         let told = tell(&mut attribution, &symbol_entry(7, "kworker/0:1", false)).unwrap();
-        assert_eq!(told.by(), "kworker/0:1 (pid 7); it was added by loader (pid 40)");
+        assert_eq!(told.by(), "the kernel; loader (pid 40) had added it");
         let again = tell(&mut attribution, &symbol_entry(7, "kworker/0:1", false)).unwrap();
         assert_eq!(again.by(), "kworker/0:1 (pid 7)");
+    }
+
+    #[test]
+    fn a_range_of_another_that_is_taken_down_in_our_name_is_told() {
+        let mut attribution = Attribution::new(7, Clock::new());
+        tell(&mut attribution, &symbol_entry(40, "loader", true)).unwrap();
+        let told = tell(&mut attribution, &symbol_entry(7, "ringfence", false)).unwrap();
+        assert_eq!(told.by(), "the kernel; loader (pid 40) had added it");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use guard::baseline::{Baseline, Identity};
@@ -70,6 +71,32 @@ impl Live {
     ) -> Report {
         let kernel = self.kernel_through(memory);
         guard.pass(&System { kernel, other_paths: &[], views, baseline, journal })
+    }
+}
+
+/// A process that waits, ended when dropped.
+pub(crate) struct Waiting(pub(crate) Child);
+
+impl Waiting {
+    pub(crate) fn start() -> Self {
+        let child = Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Does something at the end of a scope, however it is left.
+pub(crate) struct OnDrop<F: Fn()>(pub(crate) F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
 

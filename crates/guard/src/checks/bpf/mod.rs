@@ -62,6 +62,8 @@ pub struct Bpf {
     knowledge: Knowledge,
     /// Each object that was seen, and whether the kernel kept it private to its init then.
     marks: BTreeMap<(u8, Key), bool>,
+    /// Links that had no id of their own at the end of the pass before.
+    unsettled: BTreeSet<Key>,
 }
 
 impl Check for Bpf {
@@ -113,6 +115,8 @@ impl Bpf {
         let kernel = &system.kernel;
         let word = objects::word(kind);
         let (recovered, marks) = (&mut self.recovered, &mut self.marks);
+        let mut being_made = BTreeSet::new();
+        let waited_for = &self.unsettled;
         let mut unseen: BTreeSet<String> = BTreeSet::new();
         let mut table = BTreeSet::new();
         let lasting = looks::lasting(PAUSE, || {
@@ -138,12 +142,24 @@ impl Bpf {
                 let by_design = marks.get(&(kind as u8, *key)).copied().unwrap_or(false);
                 !(by_design && difference.is_of_interface())
             });
+            if kind == BpfKind::Link && !found.is_empty() {
+                being_made = unsettled(kernel, &table)?;
+                excuse_unsettled(&mut found, &being_made, waited_for);
+            }
             Ok(found)
         })?;
         outcome.reduced.extend(unseen);
         for (key, difference) in lasting {
             outcome.findings.push(finding(system, kind, key, difference));
         }
+        if kind == BpfKind::Link {
+            if !being_made.is_empty() {
+                let count = being_made.len();
+                outcome.reduced.push(format!("{count} links were being made and had no id yet"));
+            }
+            self.unsettled = being_made;
+        }
+        let marks = &self.marks;
         let private =
             marks.iter().filter(|((of, _), private)| *of == kind as u8 && **private).count();
         if private > 0 {
@@ -210,6 +226,28 @@ fn note_marks(
     let private = objects::private_among(kernel, kind, &addresses)?;
     marks.extend(new.into_iter().map(|key| ((number, key), private.contains(&key.1))));
     Ok(())
+}
+
+/// The links of the table that have no id of their own.
+fn unsettled(kernel: &Kernel<'_>, table: &BTreeSet<Key>) -> Result<BTreeSet<Key>, Missing> {
+    let addresses: Vec<u64> = table.iter().map(|(_, address)| *address).collect();
+    let unsettled = objects::unsettled_links(kernel, &addresses)?;
+    Ok(table.iter().filter(|(_, address)| unsettled.contains(address)).copied().collect())
+}
+
+/// Leaves out differences of links that are being made. Nobody takes from one pass to the next to
+/// make a link, so one that had no id in the pass before (`waited_for`) hides and is not excused.
+fn excuse_unsettled(
+    found: &mut BTreeSet<(Key, Difference)>,
+    being_made: &BTreeSet<Key>,
+    waited_for: &BTreeSet<Key>,
+) {
+    found.retain(|(key, difference)| {
+        let young = being_made.contains(key) && !waited_for.contains(key);
+        // The iterator shows a link without an id as 0, which no entry of the table is.
+        let nameless = key.0 == 0 && *difference == Difference::NotInTable;
+        !nameless && !(young && difference.is_of_interface())
+    });
 }
 
 fn keys(entries: Vec<objects::Entry>) -> BTreeSet<Key> {
@@ -339,6 +377,25 @@ mod tests {
         let memory = table(&[1]);
         let found = differences(&memory, None, Some(&ids(&[1, 9])), &memory);
         assert_eq!(found, BTreeSet::from([((9, 0), Difference::NotInTable)]));
+    }
+
+    #[test]
+    fn a_link_that_is_being_made_is_excused_once_and_not_again() {
+        let memory = table(&[7]);
+        let (key, none) = (*memory.first().unwrap(), BTreeSet::new());
+        let shown = ids(&[0]);
+        let all = || differences(&memory, Some(&ids(&[])), Some(&shown), &memory);
+        let mut found = all();
+        excuse_unsettled(&mut found, &memory, &none);
+        assert!(found.is_empty(), "{found:?}");
+        let mut found = all();
+        excuse_unsettled(&mut found, &memory, &memory);
+        let hidden = [Difference::NotListed, Difference::NotIterated];
+        assert_eq!(found, hidden.into_iter().map(|hidden| (key, hidden)).collect());
+        // One that has its id is not excused at all.
+        let mut found = all();
+        excuse_unsettled(&mut found, &none, &none);
+        assert_eq!(found.len(), 2);
     }
 
     #[test]

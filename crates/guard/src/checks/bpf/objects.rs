@@ -198,6 +198,18 @@ pub fn private_among(
     Ok(records.filter(|record| record.value(0) != 0).map(|record| record.address).collect())
 }
 
+/// Which of these links have no id of their own yet.
+///
+/// A link is in the id table before it is attached, and takes its id only when that has succeeded
+/// (`bpf_link_prime` and `bpf_link_settle`, kernel/bpf/syscall.c). Attaching may wait for a text
+/// poke, and meanwhile the bpf system call does not know the link and the iterator shows it as 0.
+pub fn unsettled_links(kernel: &Kernel<'_>, addresses: &[u64]) -> Result<HashSet<u64>, Missing> {
+    let fields = Fields::of(kernel, "bpf_link", &["id"])?;
+    let records = fields.read(kernel, addresses);
+    let unsettled = records.into_iter().flatten().filter(|record| record.value(0) as u32 == 0);
+    Ok(unsettled.map(|record| record.address).collect())
+}
+
 /// The value of an enumeration in words: the enumerator without its prefix, in lower case.
 pub fn enumerator(kernel: &Kernel<'_>, of: &str, value: u32, prefix: &str) -> String {
     kernel
