@@ -246,7 +246,7 @@ fn excuse_unsettled(
         let young = being_made.contains(key) && !waited_for.contains(key);
         // The iterator shows a link without an id as 0, which no entry of the table is.
         let nameless = key.0 == 0 && *difference == Difference::NotInTable;
-        !nameless && !(young && difference.is_of_interface())
+        !(nameless || young && difference.is_of_interface())
     });
 }
 
