@@ -93,6 +93,40 @@ fn a_thousand_rounds_of_tracing_are_journaled_with_their_owner_and_are_no_findin
     }
 }
 
+#[test]
+#[ignore = "root"]
+fn hooks_that_stay_for_a_pass_are_told_with_their_owner_when_they_come_and_when_they_go() {
+    const ROUNDS: usize = 300;
+    let tracepoint = RARE.into_iter().find(|name| attach_raw(load("probe", None), name).is_ok());
+    let tracepoint = tracepoint.expect("no raw tracepoint could be attached");
+    let btf_id = btf_id_of(tracepoint).expect("the kernel's BTF has no type for the tracepoint");
+    let perf_id = support::tracepoint_id(tracepoint.to_str().unwrap());
+
+    let mut watch = Watch::start(&["--period", "0.02", "--only", "text,jump_labels,hooks"]);
+    watch.until("the first pass", |event| event["event"] == "pass");
+    for round in 0..ROUNDS {
+        let (attached, owner) = match round % 3 {
+            0 => (attach_raw(load("seen_raw", None), tracepoint).unwrap(), "seen_raw"),
+            1 => (attach_raw(load("seen_btf", Some(btf_id)), c"").unwrap(), "seen_btf"),
+            _ => (open_perf(perf_id).unwrap(), "perf_trace_"),
+        };
+        let is = |event: &serde_json::Value, kind: &str| {
+            let hook = &event["hook"];
+            event["event"] == kind
+                && hook["mechanism"] == "tracepoint"
+                && hook["target"] == tracepoint.to_str().unwrap()
+                && (hook["owner"].to_string() + &hook["handler"].to_string()).contains(owner)
+        };
+        watch.until("the hook that came", |event| is(event, "hooked"));
+        drop(attached);
+        watch.until("the hook that went", |event| is(event, "unhooked"));
+    }
+    let (status, events) = watch.stop();
+    let findings: Vec<_> = events.iter().filter(|event| event["event"] == "finding").collect();
+    assert!(findings.is_empty(), "{findings:#?}");
+    assert_eq!(status.code(), Some(0));
+}
+
 /// Loads a program that does nothing: `r0 = 0; exit` (include/uapi/linux/bpf.h, struct bpf_insn).
 fn load(name: &str, btf_id: Option<u32>) -> OwnedFd {
     let mut instructions: [sys::bpf_insn; 2] = Default::default();

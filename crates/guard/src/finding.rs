@@ -31,7 +31,7 @@ pub struct Finding {
 ///
 /// A legitimate mechanism is not a legitimate use: each hook is reported with its owner. It becomes
 /// a [`Finding`] when its owner cannot be named or policy does not allow it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Hook {
     /// `ftrace`, `kprobe`, `tracepoint`, `bpf`, `livepatch`, `perf`…
     pub mechanism: &'static str,

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use kernel_memory::Kernel;
 
 use crate::announced;
-use crate::check::Status;
+use crate::check::{CheckResult, Status};
 use crate::code;
-use crate::finding::Finding;
+use crate::finding::{Finding, Hook};
 use crate::journal::{Change, Entry};
 use crate::run::Report;
 use crate::sites::Sites;
@@ -58,6 +58,10 @@ pub enum News {
     Found(Finding),
     /// A finding that is there no more.
     Cleared(Finding),
+    /// Somebody asked the kernel to be called.
+    Hooked(Hook),
+    /// Somebody is called no more.
+    Unhooked(Hook),
     /// A check could not run any more, and why.
     Lost {
         /// Its name.
@@ -85,7 +89,14 @@ fn key(finding: &Finding) -> Key {
 pub struct Told {
     findings: BTreeMap<Key, Finding>,
     lost: BTreeMap<&'static str, String>,
+    /// How often each hook was there; none before the first look.
+    hooks: Option<BTreeMap<Hook, usize>>,
 }
+
+/// The check that lists hooks, and what the inventory of BPF adds to the list: programs that no
+/// link ties to a place. Those come and go with their code, which the kernel announces itself.
+const HOOKS: &str = "hooks";
+const OF_INVENTORY: &str = "bpf";
 
 impl Told {
     /// What is news in a pass. A check that was not due says nothing about its findings.
@@ -106,6 +117,7 @@ impl Told {
                 (Status::Ok | Status::Finding, None) => {}
             }
         }
+        self.news_of_hooks(report, &mut news);
         let now: BTreeMap<Key, &Finding> =
             report.findings.iter().map(|finding| (key(finding), finding)).collect();
         let ran = |name: &str| {
@@ -130,6 +142,26 @@ impl Told {
             }
         }
         news
+    }
+
+    fn news_of_hooks(&mut self, report: &Report, news: &mut Vec<News>) {
+        let ran = |check: &CheckResult| check.name == HOOKS && check.status != Status::Unavailable;
+        if !report.checks.iter().any(ran) {
+            return;
+        }
+        let mut now = BTreeMap::new();
+        for hook in report.hooks.iter().filter(|hook| hook.mechanism != OF_INVENTORY) {
+            *now.entry(hook.clone()).or_default() += 1;
+        }
+        let Some(before) = self.hooks.replace(now.clone()) else { return };
+        for (hook, count) in &before {
+            let gone = count.saturating_sub(now.get(hook).copied().unwrap_or(0));
+            news.extend(std::iter::repeat_n(News::Unhooked(hook.clone()), gone));
+        }
+        for (hook, count) in &now {
+            let came = count.saturating_sub(before.get(hook).copied().unwrap_or(0));
+            news.extend(std::iter::repeat_n(News::Hooked(hook.clone()), came));
+        }
     }
 
     /// How many findings stand.

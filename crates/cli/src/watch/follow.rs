@@ -155,7 +155,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use guard::journal::{Actor, Change};
-    use guard::{Finding, Status};
+    use guard::{CheckResult, Finding, Status};
 
     use super::*;
     use crate::report::tests::with_everything;
@@ -199,6 +199,9 @@ mod tests {
             let mut report = with_everything().pass;
             report.findings = self.passes.pop_front().unwrap_or_default();
             report.checks.truncate(1);
+            let hooks = CheckResult { name: "hooks", ..report.checks[0].clone() };
+            report.checks.push(hooks);
+            report.hooks.truncate(report.findings.len());
             report.checks[0].status =
                 if report.findings.is_empty() { Status::Ok } else { Status::Finding };
             report
@@ -246,10 +249,11 @@ mod tests {
         let passes = vec![vec![], vec![finding.clone()], vec![finding], vec![]];
         let (found, events) = watch(Fake::of(passes, vec![]), None);
         assert!(found);
-        let expected = ["start", "pass", "finding", "pass", "pass", "cleared", "pass"];
+        let expected =
+            ["start", "pass", "hooked", "finding", "pass", "pass", "unhooked", "cleared", "pass"];
         assert_eq!(names(&events), expected);
-        assert_eq!(events[3]["findings"], 1);
-        assert_eq!(events[6]["findings"], 0);
+        assert_eq!(events[4]["findings"], 1);
+        assert_eq!(events[8]["findings"], 0);
     }
 
     #[test]
@@ -274,7 +278,8 @@ mod tests {
         let mut kinds = names(&events);
         kinds.sort_unstable();
         kinds.dedup();
-        assert_eq!(kinds, ["cleared", "finding", "journal", "pass", "start"]);
+        let all = ["cleared", "finding", "hooked", "journal", "pass", "start", "unhooked"];
+        assert_eq!(kinds, all);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use guard::baseline::{BaselineKind, Identity};
 use guard::watch::News;
-use guard::{CheckResult, Finding, Report, TextSummary};
+use guard::{CheckResult, Finding, Hook, Report, TextSummary};
 use serde::Serialize;
 
 use super::entries::EntryShown;
@@ -90,6 +90,14 @@ enum Event<'a> {
         time: Moment,
         finding: &'a Finding,
     },
+    Hooked {
+        time: Moment,
+        hook: &'a Hook,
+    },
+    Unhooked {
+        time: Moment,
+        hook: &'a Hook,
+    },
 }
 
 impl<W: Write> JsonLines<W> {
@@ -122,6 +130,8 @@ impl<W: Write> Teller for JsonLines<W> {
         match news {
             News::Found(finding) => self.event(&Event::Finding { time, finding }),
             News::Cleared(finding) => self.event(&Event::Cleared { time, finding }),
+            News::Hooked(hook) => self.event(&Event::Hooked { time, hook }),
+            News::Unhooked(hook) => self.event(&Event::Unhooked { time, hook }),
             // The checks of a pass tell their own state.
             News::Lost { .. } | News::Back { .. } => Ok(()),
         }
@@ -147,6 +157,11 @@ impl<W: Write> Teller for JsonLines<W> {
     fn is_closed(&self) -> bool {
         self.output.is_closed()
     }
+}
+
+fn in_words(hook: &Hook) -> String {
+    let Hook { mechanism, target, handler, owner } = hook;
+    format!("{mechanism} {target} → {handler}, of {owner}")
 }
 
 /// Lines for people. On a terminal the last line is rewritten after each pass; elsewhere only what
@@ -227,6 +242,12 @@ impl<W: Write> Teller for Lines<W> {
             News::Cleared(finding) => {
                 let text = format!("{}: no longer so, but it was", report_text::title(finding));
                 self.stamped(now, Tone::Unknown, "cleared", &text)
+            }
+            News::Hooked(hook) => {
+                self.stamped(now, Tone::Heading, "hook", &format!("came: {}", in_words(hook)))
+            }
+            News::Unhooked(hook) => {
+                self.stamped(now, Tone::Heading, "hook", &format!("went: {}", in_words(hook)))
             }
             News::Lost { check, reason } => {
                 let text = format!("check {check} cannot run: {reason}");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::synthetic::*;
 use crate::check::{CheckResult, Status};
-use crate::finding::Finding;
+use crate::finding::{Finding, Hook};
 use crate::journal::{Actor, Change, Entry};
 use crate::run::Report;
 use crate::watch::{News, Schedule, Told, describe_journal_entry};
@@ -36,6 +36,51 @@ fn pass(findings: &[Finding]) -> Report {
         findings: findings.to_vec(),
         ..Report::default()
     }
+}
+
+fn hooked(owners: &[&str], status: Status) -> Report {
+    let hook = |owner: &&str| Hook {
+        mechanism: "tracepoint",
+        target: "sched_switch".to_owned(),
+        handler: "probe".to_owned(),
+        owner: (*owner).to_owned(),
+    };
+    Report {
+        checks: vec![result("hooks", status, None)],
+        hooks: owners.iter().map(hook).collect(),
+        ..Report::default()
+    }
+}
+
+#[test]
+fn hooks_that_come_and_go_are_news_once_each_and_the_first_ones_are_not() {
+    let mut told = Told::default();
+    let mut news = |owners: &[&str], status| -> Vec<String> {
+        let news = told.news(&hooked(owners, status));
+        let name = |one: &News| match one {
+            News::Hooked(hook) => format!("+{}", hook.owner),
+            News::Unhooked(hook) => format!("-{}", hook.owner),
+            other => format!("{other:?}"),
+        };
+        news.iter().map(name).collect()
+    };
+    assert!(news(&["a"], Status::Ok).is_empty());
+    assert_eq!(news(&["a", "b", "b"], Status::Ok), ["+b", "+b"]);
+    assert_eq!(news(&["b"], Status::Finding), ["-a", "-b"]);
+    assert!(news(&["b"], Status::Ok).is_empty());
+}
+
+#[test]
+fn a_pass_that_did_not_look_at_hooks_says_nothing_of_them() {
+    let mut told = Told::default();
+    told.news(&hooked(&["a"], Status::Ok));
+    assert!(told.news(&pass(&[])).is_empty());
+    let unavailable = told.news(&hooked(&[], Status::Unavailable));
+    assert!(!unavailable.iter().any(|news| matches!(news, News::Unhooked(_))));
+    let mut programs = hooked(&["a", "own"], Status::Ok);
+    programs.hooks[1].mechanism = "bpf";
+    told.news(&hooked(&["a"], Status::Ok));
+    assert!(told.news(&programs).is_empty());
 }
 
 #[test]
