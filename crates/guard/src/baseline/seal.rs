@@ -22,7 +22,7 @@
 //! stop root from writing another baseline with a good digest: where that matters, keep the digest
 //! ([`Baseline::digest`]) outside the machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::sync::OnceLock;
 
@@ -249,6 +249,15 @@ impl Baseline {
             regions.push(cursor.region(sealed_end)?);
         }
         regions.sort_by_key(|region| region.start);
+        // Which bytes are expected at an address, and which region is the text, must have one answer.
+        let overlap = |pair: &[Placed]| match pair {
+            [one, next] => one.start + one.length as u64 > next.start,
+            _ => false,
+        };
+        let kinds: BTreeSet<RegionKind> = regions.iter().map(|region| region.kind).collect();
+        if regions.windows(2).any(overlap) || kinds.len() < regions.len() {
+            return Err(cursor.damaged("two regions are of one kind or overlap"));
+        }
         let kind = BaselineKind::FirstCheck;
         let sites = OnceLock::new();
         Ok(Self { kind, identity, taken_at, facts, digest, regions, bytes, sites })
@@ -319,8 +328,13 @@ impl<'a> Cursor<'a> {
             let length = usize::try_from(length).ok()?;
             let offset = usize::try_from(offset).ok()?;
             start.checked_add(length as u64)?;
-            (offset.checked_add(length)? <= sealed_end && offset.is_multiple_of(PAGE as usize))
-                .then_some(Placed { kind, start, offset, length })
+            let within = offset.checked_add(length)? <= sealed_end;
+            (within && length > 0 && offset.is_multiple_of(PAGE as usize)).then_some(Placed {
+                kind,
+                start,
+                offset,
+                length,
+            })
         })();
         placed.ok_or_else(|| self.damaged("a region lies outside the file"))
     }

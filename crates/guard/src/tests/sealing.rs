@@ -110,6 +110,37 @@ fn with_digest(mut file: Vec<u8>) -> Vec<u8> {
     file
 }
 
+/// The header of a file with these regions: kind, start, length.
+fn outlined(regions: &[(u64, u64, u64)]) -> Vec<u8> {
+    let mut header = vec![0; 3 * 4 + 8 + 4];
+    header.extend((regions.len() as u32).to_le_bytes());
+    for (kind, start, length) in regions {
+        for number in [*kind, *start, *length, 4096] {
+            header.extend(number.to_le_bytes());
+        }
+    }
+    let mut file = b"RFBASE\x1a\n\x01\0\0\0".to_vec();
+    file.extend((header.len() as u32).to_le_bytes());
+    file.extend(header);
+    file.resize(2 * 4096, 0x90);
+    with_digest(file)
+}
+
+#[test]
+fn regions_that_are_empty_or_overlap_or_are_there_twice_are_refused() {
+    let read = |regions: &[(u64, u64, u64)]| Baseline::read(Box::new(outlined(regions)));
+    assert_eq!(read(&[(0, 0x1000, 16), (1, 0x1010, 16)]).unwrap().regions().count(), 2);
+    let wrong: [&[(u64, u64, u64)]; 4] = [
+        &[(0, 0x1000, 0)],
+        &[(0, 0x1000, 17), (1, 0x1010, 16)],
+        &[(0, 0x1000, 16), (0, 0x2000, 16)],
+        &[(0, 0x1000, 16), (1, 0x2000, 16), (0, 0x3000, 16)],
+    ];
+    for regions in wrong {
+        assert!(matches!(read(regions).unwrap_err(), SealError::Damaged { .. }), "{regions:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_file_makes_the_parser_panic(file in proptest::collection::vec(any::<u8>(), 0..400)) {
