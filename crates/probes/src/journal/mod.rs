@@ -5,16 +5,18 @@
 //! executable range that it creates (BPF programs, ftrace trampolines, kprobe slots). perf has one
 //! ring for each CPU, into which goes what happens on it, with the process that did it and when.
 
+mod hotplug;
 mod record;
 mod ring;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use guard::journal::{Actor, Change, Entry, Journal};
 
+use hotplug::Online;
 pub use record::{Record, RecordError, Sample, parse_record};
 use ring::{PAGE, Ring};
 
@@ -22,7 +24,6 @@ use crate::error::ProbeError;
 use crate::privilege;
 
 const WHAT: &str = "listening to changes of kernel text (perf text_poke)";
-const ONLINE: &str = "/sys/devices/system/cpu/online";
 
 /// Bytes for one ring, where there are few CPUs: some 4,000 text pokes.
 const RING: usize = 256 * 1024;
@@ -42,11 +43,12 @@ pub struct Taken {
 
 /// The rings of all CPUs.
 ///
-/// A CPU that comes online later is not heard; changes made on it are then found in memory with no
-/// entry here, which is a finding rather than a silence.
+/// A CPU that comes online later is heard from the next [`JournalReader::take`] on. What was changed
+/// on it before then counts as lost, so that nobody takes the silence for an answer.
 #[derive(Debug)]
 pub struct JournalReader {
-    rings: Vec<Ring>,
+    online: Online,
+    rings: BTreeMap<u32, Ring>,
     /// What was read while trying, for the next [`JournalReader::take`].
     kept: Taken,
 }
@@ -54,29 +56,32 @@ pub struct JournalReader {
 impl JournalReader {
     /// Begins to listen on each CPU that is online.
     pub fn open() -> Result<Self, ProbeError> {
-        let list = fs::read_to_string(ONLINE).map_err(|error| ProbeError::file(ONLINE, &error))?;
-        let cpus = parse_cpus(&list).ok_or_else(|| ProbeError::Malformed {
-            what: ONLINE.into(),
-            reason: format!("{:?} is no list of CPUs", list.trim()),
-        })?;
-        let size = ring_size(cpus.len());
-        let mut rings = Vec::with_capacity(cpus.len());
+        let online = Online::now()?;
+        let mut reader = Self { rings: BTreeMap::new(), online, kept: Taken::default() };
+        let cpus: Vec<u32> = reader.online.cpus().collect();
         for cpu in cpus {
-            match Ring::open(cpu, size) {
-                Ok(ring) => rings.push(ring),
-                // It went offline since the list was read.
-                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
-                Err(error) => return Err(refused(&error)),
-            }
+            reader.listen_to(cpu)?;
         }
-        Ok(Self { rings, kept: Taken::default() })
+        Ok(reader)
+    }
+
+    fn listen_to(&mut self, cpu: u32) -> Result<(), ProbeError> {
+        match Ring::open(cpu, ring_size(self.online.cpus().count())) {
+            Ok(ring) => {
+                self.rings.insert(cpu, ring);
+                Ok(())
+            }
+            // It went offline since one knew of it.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            Err(error) => Err(refused(&error)),
+        }
     }
 
     /// Takes what the kernel said since the last time.
     pub fn take(&mut self) -> Taken {
         let mut taken = std::mem::take(&mut self.kept);
         let mut names = Names::default();
-        for ring in &mut self.rings {
+        for ring in self.rings.values_mut() {
             let Taken { entries, lost } = &mut taken;
             let mut unread = 0;
             let gaps = ring.drain(&mut |bytes| match parse_record(bytes) {
@@ -89,7 +94,25 @@ impl JournalReader {
             *lost += gaps + unread;
         }
         taken.entries.sort_by_key(|entry| entry.time_ns);
+        taken.lost += self.follow_cpus();
         taken
+    }
+
+    /// Listens anew to CPUs that came online; gives how many could be silent about something.
+    fn follow_cpus(&mut self) -> u64 {
+        // Without the list nobody knows whether one came.
+        let Ok(came) = self.online.came() else { return 1 };
+        // perf has taken these events away; what they said at last may not have been read.
+        let before = self.rings.len();
+        self.rings.retain(|cpu, _| self.online.has(*cpu));
+        let gone = before - self.rings.len();
+        for cpu in &came {
+            // One that cannot be heard is tried again, and counted again, in the next round.
+            if self.listen_to(*cpu).is_err() {
+                self.online.forget(*cpu);
+            }
+        }
+        (came.len() + gone) as u64
     }
 
     /// Whether the kernel tells of changes of its text, found out by having it make one (a program
@@ -133,7 +156,7 @@ impl JournalReader {
     /// What becomes readable when the kernel has said something: to be polled. It stays readable
     /// until [`JournalReader::take`] is called.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.rings.iter().map(AsFd::as_fd)
+        self.rings.values().map(AsFd::as_fd)
     }
 }
 
@@ -182,22 +205,6 @@ fn ring_size(cpus: usize) -> usize {
     (PAGE << pages.ilog2()).min(RING)
 }
 
-/// A list as in `0-3,7,9-10` (Documentation/admin-guide/cputopology.rst).
-fn parse_cpus(list: &str) -> Option<Vec<u32>> {
-    /// `CONFIG_NR_CPUS` is at most this on x86-64 (arch/x86/Kconfig, `NR_CPUS_RANGE_END`).
-    const MOST: u32 = 8192;
-    let mut cpus = Vec::new();
-    for part in list.trim().split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
-        if last >= MOST || first > last {
-            return None;
-        }
-        cpus.extend(first..=last);
-    }
-    Some(cpus)
-}
-
 fn refused(error: &io::Error) -> ProbeError {
     let unsupported =
         |lacking: &str| ProbeError::Unsupported { what: WHAT, lacking: lacking.into() };
@@ -239,15 +246,6 @@ fn refused(error: &io::Error) -> ProbeError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_of_cpus_are_read_as_the_kernel_writes_them() {
-        assert_eq!(parse_cpus("0\n"), Some(vec![0]));
-        assert_eq!(parse_cpus("0-2,5,7-8\n"), Some(vec![0, 1, 2, 5, 7, 8]));
-        for bad in ["", "a", "3-1", "0-4294967295", "1,,2"] {
-            assert_eq!(parse_cpus(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn rings_are_powers_of_two_and_keep_to_the_budget() {

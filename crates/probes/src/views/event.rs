@@ -69,6 +69,9 @@ fn load(name: &str, kind: libbpf_sys::bpf_prog_type, flags: u32) -> io::Result<O
     let mut options = libbpf_sys::bpf_prog_load_opts {
         sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as u64,
         prog_flags: flags,
+        // The verifier gives up with EAGAIN when a signal is pending (bpf_check,
+        // kernel/bpf/verifier.c), and one that comes each millisecond must not end a watch.
+        attempts: 100,
         ..Default::default()
     };
     // SAFETY: all pointers are to values that live through the call, and the count is that of the
