@@ -34,6 +34,13 @@ pub struct Section {
 }
 
 impl Section {
+    /// A section of a module, which gets its address when it is loaded. `offset` counts in the bytes
+    /// that the loader made.
+    pub(crate) fn of_module(name: &str, address: u64, offset: u64, size: u64, code: bool) -> Self {
+        let flags = if code { 6 } else { 2 };
+        Self { name: name.to_owned(), address, offset, size, kind: 1, flags }
+    }
+
     /// Whether it is part of the kernel in memory (`SHF_ALLOC`).
     pub fn is_loaded(&self) -> bool {
         self.flags & 2 != 0
@@ -265,6 +272,31 @@ fn name(strings: &[u8], offset: u32) -> Option<String> {
 
 /// Whether the ELF header says x86-64 executable; the error names what it says instead.
 pub(crate) fn check_machine(elf: &[u8]) -> Result<(), ImageError> {
+    let kind = check_class(elf)?;
+    let what = match kind {
+        2 => return Ok(()),
+        1 => "an object file, such as a kernel module",
+        3 => "a program or a shared library",
+        4 => "a memory dump",
+        _ => "no program",
+    };
+    let problem = format!("ELF type {kind}, {what}, where 2, a kernel's executable, is expected");
+    Err(ImageError::new(ImageErrorKind::NotAKernel, Place::Elf, 16, problem))
+}
+
+/// Whether the ELF header says x86-64 object file, as that of each module does.
+pub(crate) fn check_is_module(elf: &[u8]) -> Result<(), ImageError> {
+    match check_class(elf)? {
+        1 => Ok(()),
+        kind => {
+            let problem = format!("ELF type {kind} where 1, an object file, is expected");
+            Err(ImageError::new(ImageErrorKind::NotAKernel, Place::Elf, 16, problem))
+        }
+    }
+}
+
+/// The ELF's type, if it is for x86-64.
+fn check_class(elf: &[u8]) -> Result<u16, ImageError> {
     let class = u8_at(elf, 4).unwrap_or_default();
     let machine = u16_at(elf, 18).ok_or_else(|| ImageError::truncated(0, "an ELF header"))?;
     let kind = u16_at(elf, 16).unwrap_or_default();
@@ -287,13 +319,5 @@ pub(crate) fn check_machine(elf: &[u8]) -> Result<(), ImageError> {
         let problem = format!("ELF class {class} where 2, 64-bit little-endian, is expected");
         return Err(found(ImageErrorKind::WrongArchitecture, 4, problem));
     }
-    let what = match kind {
-        2 => return Ok(()),
-        1 => "an object file, such as a kernel module",
-        3 => "a program or a shared library",
-        4 => "a memory dump",
-        _ => "no program",
-    };
-    let problem = format!("ELF type {kind}, {what}, where 2, a kernel's executable, is expected");
-    Err(found(ImageErrorKind::NotAKernel, 16, problem))
+    Ok(kind)
 }

@@ -33,6 +33,8 @@ pub enum Place {
     File,
     /// The vmlinux ELF: the decompressed payload of a bzImage, or the file itself.
     Elf,
+    /// A module's ELF: the decompressed `.ko`, or the file itself.
+    Module,
 }
 
 impl fmt::Display for Place {
@@ -40,6 +42,7 @@ impl fmt::Display for Place {
         formatter.write_str(match self {
             Self::File => "the file",
             Self::Elf => "the decompressed kernel",
+            Self::Module => "the decompressed module",
         })
     }
 }
@@ -71,7 +74,7 @@ impl ImageError {
 
     /// The ELF ends before `what`.
     pub(crate) fn truncated(offset: u64, what: impl fmt::Display) -> Self {
-        let problem = format!("{what} expected here, but the kernel ends before");
+        let problem = format!("{what} expected here, but the ELF ends before");
         Self::new(ImageErrorKind::Truncated, Place::Elf, offset, problem)
     }
 
@@ -99,6 +102,13 @@ impl ImageError {
     /// What the user can do about it.
     pub fn advice(&self) -> &'static str {
         match self.kind {
+            ImageErrorKind::NotAKernel if self.place == Place::Module => {
+                "give a kernel module, a file *.ko, *.ko.xz, *.ko.zst or *.ko.gz below \
+                 /lib/modules/RELEASE"
+            }
+            ImageErrorKind::Unsupported if self.place == Place::Module => {
+                "decompress the module and give the result"
+            }
             ImageErrorKind::NotAKernel => {
                 "give the kernel's own file, as a rule /boot/vmlinuz-RELEASE or \
                  /usr/lib/modules/RELEASE/vmlinuz"

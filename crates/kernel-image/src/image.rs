@@ -4,7 +4,7 @@
 use crate::elf::{Elf, START_KERNEL_MAP, Section};
 use crate::error::{ImageError, ImageErrorKind, Place};
 use crate::kallsyms::{self, Region};
-use crate::little_endian::{slice, u32_at};
+use crate::little_endian::slice;
 use crate::payload::{self, Compression};
 use crate::relocations::{Relocation, Relocations};
 use crate::symbols::Symbols;
@@ -83,19 +83,7 @@ impl KernelImage {
 
     /// The GNU build id, which the running kernel shows in /sys/kernel/notes.
     pub fn build_id(&self) -> Option<&[u8]> {
-        let notes = self.section_bytes(".notes")?;
-        let mut at = 0;
-        // Elf64_Nhdr: sizes of name and content, type; each part padded to four bytes.
-        while let (Some(name), Some(size)) = (u32_at(notes, at), u32_at(notes, at + 4)) {
-            let content = at + 12 + u64::from(name).next_multiple_of(4);
-            if u32_at(notes, at + 8) == Some(3)
-                && slice(notes, at + 12, u64::from(name)) == Some(b"GNU\0")
-            {
-                return slice(notes, content, u64::from(size));
-            }
-            at = content + u64::from(size).next_multiple_of(4);
-        }
-        None
+        crate::module::build_id(self.section_bytes(".notes")?)
     }
 
     /// All sections, in the ELF's order.
@@ -146,6 +134,28 @@ impl KernelImage {
             }
         }
         Some(bytes)
+    }
+
+    /// Moves the kernel up by `slide` bytes in place, as the boot code does.
+    pub(crate) fn relocate(&mut self, slide: u64) {
+        let relocations = std::mem::take(&mut self.relocations);
+        for (place, kind) in relocations.within(0, u64::MAX) {
+            if let Some(value) = self.bytes_at_mut(place, kind.width() as usize) {
+                relocate(value, kind, slide);
+            }
+        }
+        self.relocations = relocations;
+    }
+
+    /// As [`Self::bytes_at`], to be changed.
+    pub(crate) fn bytes_at_mut(&mut self, address: u64, length: usize) -> Option<&mut [u8]> {
+        let (offset, left) = self.headers.offset_of(address)?;
+        let start = usize::try_from(offset).ok().filter(|_| length as u64 <= left)?;
+        self.elf.get_mut(start..start.checked_add(length)?)
+    }
+
+    pub(crate) fn tables_mut(&mut self) -> &mut Tables {
+        &mut self.tables
     }
 
     /// The kernel's symbols, from its kallsyms.

@@ -240,6 +240,37 @@ fn decompress(
     })
 }
 
+/// The bytes of a file that may be compressed as a whole, of at most `most` bytes before that: a
+/// module. Its size is stated nowhere, so what it decompresses to is limited instead.
+pub(crate) fn decompress_file(
+    file: &[u8],
+    most: u64,
+) -> Result<(Compression, Vec<u8>), ImageError> {
+    let refuse = |kind, problem: String| ImageError::new(kind, Place::Module, 0, problem);
+    let known = matches!(
+        file,
+        [0x1f, 0x8b, ..]
+            | [0xfd, b'7', b'z', b'X', b'Z', 0, ..]
+            | [0x28, 0xb5, 0x2f, 0xfd, ..]
+            | [0x7f, b'E', b'L', b'F', ..]
+    );
+    if !known {
+        let found = file.get(..6).unwrap_or(file);
+        let problem = format!("an ELF, or one in gzip, xz or zstd, expected, {found:02x?} found");
+        return Err(refuse(ImageErrorKind::NotAKernel, problem));
+    }
+    let (compression, result) = decompress(0, file, most)?;
+    let elf = result.map_err(|source| {
+        let problem = format!("the {compression} stream does not decompress: {source}");
+        refuse(ImageErrorKind::Decompression, problem)
+    })?;
+    if elf.len() as u64 > most {
+        let problem = format!("a module of more than the {most} bytes that are allowed");
+        return Err(refuse(ImageErrorKind::TooLarge, problem));
+    }
+    Ok((compression, elf))
+}
+
 /// Room to start with: what is stated, unless the stream is far too small to hold that much.
 fn room(stream: &[u8], size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX).min(stream.len().saturating_mul(16))

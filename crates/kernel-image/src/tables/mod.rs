@@ -230,6 +230,11 @@ impl Tables {
         self.bounds.iter().filter(move |bounds| bounds.table == table)
     }
 
+    /// The size of an entry of the table of alternatives, in bytes.
+    pub(crate) fn alternative_size(&self) -> Option<u64> {
+        self.bounds_of(TableKind::Alternatives).next().map(|bounds| bounds.entry_size)
+    }
+
     /// How many sites a table has. Padding and the entries of discarded functions are not counted.
     pub fn count(&self, table: TableKind) -> usize {
         match table {
