@@ -97,7 +97,7 @@ fn core_head() -> Vec<u8> {
 
 /// See crates/guard/src/baseline/seal.rs for the layout.
 fn baseline() -> Vec<u8> {
-    let mut header = Vec::new();
+    let mut header = 0_u32.to_le_bytes().to_vec();
     let string = |text: &str| [&(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
     for text in ["6.12.0", "abcd", "boot"] {
         header.extend(string(text));
@@ -113,7 +113,7 @@ fn baseline() -> Vec<u8> {
         }
     }
     let mut file = b"RFBASE\x1a\n".to_vec();
-    file.extend(1_u32.to_le_bytes());
+    file.extend(2_u32.to_le_bytes());
     file.extend((header.len() as u32).to_le_bytes());
     file.extend(header);
     file.resize(8192 + 64, 0x90);

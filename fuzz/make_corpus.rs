@@ -8,12 +8,15 @@
 mod corpus_of_formats;
 #[path = "../crates/kernel-image/tests/synthetic/mod.rs"]
 mod synthetic;
+#[path = "../crates/kernel-image/tests/synthetic_module/mod.rs"]
+mod synthetic_module;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use kernel_image::KernelImage;
 use kernel_image::btf::Btf;
+use kernel_image::module::ModuleFile;
 use synthetic::{Builder, FORMATS, WRAPPINGS, boot_image};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -32,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             slices(&corpus, &file)?;
             count += 1;
         }
+        modules(&corpus, &file.with_file_name("modules"))?;
     }
     println!("inputs from {count} kernels in {}", corpus.display());
     Ok(())
@@ -42,6 +46,42 @@ fn write(corpus: &Path, target: &str, name: &str, bytes: &[u8]) -> Result<(), Bo
     std::fs::create_dir_all(&directory)?;
     let file = directory.join(name);
     std::fs::write(&file, bytes).map_err(|error| format!("{}: {error}", file.display()).into())
+}
+
+/// The largest module that is an input, and how many of one kernel are.
+const LARGEST_MODULE: usize = 40 << 10;
+const MODULES: usize = 24;
+
+/// The made-up module, and small ones of a kernel: decompressed, as a fuzzer gets nowhere through a
+/// checksum, and a few as they are.
+fn modules(corpus: &Path, below: &Path) -> Result<(), Box<dyn Error>> {
+    let made_up = synthetic_module::module();
+    write(corpus, "module", "made-up", &made_up)?;
+    write(corpus, "module", "made-up-signed", &synthetic_module::signed(&made_up))?;
+    let kernel = below.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    let mut open = vec![below.join("kernel/net/netfilter"), below.join("kernel/crypto")];
+    let mut written = 0;
+    while let Some(directory) = open.pop() {
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        for entry in entries {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if written == MODULES || !name.contains(".ko") {
+                continue;
+            }
+            let bytes = std::fs::read(&path)?;
+            let module = ModuleFile::parse(&bytes)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+            if module.elf_bytes().len() <= LARGEST_MODULE {
+                write(corpus, "module", &format!("{kernel}-{name}-elf"), module.elf_bytes())?;
+                if written < 4 {
+                    write(corpus, "module", &format!("{kernel}-{name}"), &bytes)?;
+                }
+                written += 1;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Kernels of some kilobytes in each format of kallsyms and each compression.

@@ -6,11 +6,14 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use guard::baseline::image::FACT_SOURCES;
 use guard::baseline::{Baseline, BaselineKind, Identity, SealError};
 use kernel_memory::Kernel;
+use probes::ModuleDirectory;
 
 use crate::clock::Moment;
 use crate::report::BaselineUsed;
+use crate::running_image;
 use crate::store::Store;
 
 /// Where the baseline is kept.
@@ -32,12 +35,30 @@ pub(crate) struct Arguments {
     /// Take the present state as the baseline and replace the one there is
     #[arg(long)]
     new_baseline: bool,
+
+    /// The image of the running kernel; found below /boot and /usr/lib/modules if not given
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+
+    /// Where the files of the loaded modules are; /lib/modules/RELEASE if not given
+    #[arg(long, value_name = "DIR")]
+    modules: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Where the files of modules are for the kernel of this release.
+    pub(crate) fn modules(&self, release: &str) -> ModuleDirectory {
+        match &self.modules {
+            Some(directory) => ModuleDirectory::new(directory),
+            None => ModuleDirectory::of_release(release),
+        }
+    }
 }
 
 impl From<Place> for Arguments {
     /// The one there is, or a first one.
     fn from(place: Place) -> Self {
-        Self { place, new_baseline: false }
+        Self { place, new_baseline: false, image: None, modules: None }
     }
 }
 
@@ -47,9 +68,12 @@ pub(crate) fn obtain(
     kernel: &Kernel<'_>,
     identity: &Identity,
     arguments: &Arguments,
-    facts: impl FnOnce() -> BTreeMap<String, String>,
+    facts: impl Fn() -> BTreeMap<String, String>,
     notices: &mut Vec<String>,
 ) -> anyhow::Result<Baseline> {
+    if let Some(baseline) = of_image(kernel, identity, arguments, &facts, notices)? {
+        return Ok(baseline);
+    }
     let store = Store::new(&arguments.place.state_dir, &identity.build_id, &identity.release);
     if let Some(sealed) = sealed(&store, identity, arguments.new_baseline, notices)? {
         return Ok(sealed);
@@ -67,6 +91,60 @@ pub(crate) fn obtain(
         store.file().display()
     ));
     Ok(baseline)
+}
+
+/// The baseline from the running kernel's image: the one sealed in this boot, or a new one. None
+/// where no image can be used, which is said; where it was named, that is an error.
+fn of_image(
+    kernel: &Kernel<'_>,
+    identity: &Identity,
+    arguments: &Arguments,
+    facts: &impl Fn() -> BTreeMap<String, String>,
+    notices: &mut Vec<String>,
+) -> anyhow::Result<Option<Baseline>> {
+    let directory = &arguments.place.state_dir;
+    let store = Store::of_image(directory, &identity.build_id, &identity.release);
+    if arguments.image.is_none() && !arguments.new_baseline {
+        // It was made from the image in this boot; whatever else is there is made anew.
+        let sealed = store.open().ok().flatten();
+        let sealed = sealed.and_then(|map| Baseline::open(Box::new(map), identity).ok());
+        if let Some(baseline) = sealed.filter(|sealed| sealed.kind() == BaselineKind::Image) {
+            notices.extend(baseline.fact(FACT_SOURCES).map(str::to_owned));
+            return Ok(Some(baseline));
+        }
+    }
+    let made = match &arguments.image {
+        Some(path) => Some((path.clone(), running_image::read(path, identity))),
+        None => running_image::places(&identity.release)
+            .into_iter()
+            .find(|path| path.exists())
+            .map(|path| (path.clone(), running_image::read(&path, identity))),
+    };
+    let Some((path, image)) = made else {
+        notices.push(format!(
+            "there is no image of the running kernel in /boot or /usr/lib/modules/{}; name it with \
+             --image, and the kernel is held to it rather than to its state at first check",
+            identity.release
+        ));
+        return Ok(None);
+    };
+    let made = image.and_then(|image| {
+        store
+            .replace(|file| Baseline::write_from_image(image, kernel, identity, facts(), file))
+            .with_context(|| format!("no baseline could be made from {}", path.display()))
+    });
+    if let Err(error) = made {
+        if arguments.image.is_some() {
+            return Err(error);
+        }
+        notices.push(format!("the kernel's image is not used: {error:#}"));
+        return Ok(None);
+    }
+    let map = store.open()?.context("the baseline vanished right after it was written")?;
+    let baseline = Baseline::open(Box::new(map), identity)
+        .with_context(|| format!("the baseline just written to {}", store.file().display()))?;
+    notices.extend(baseline.fact(FACT_SOURCES).map(str::to_owned));
+    Ok(Some(baseline))
 }
 
 /// The sealed baseline if it is to be used; none if one is to be taken.
@@ -188,7 +266,8 @@ mod tests {
         fn obtain(&self, new_baseline: bool) -> (anyhow::Result<Baseline>, Vec<String>) {
             let kernel = Kernel { memory: &TwoPages, symbols: &self.symbols, types: &self.types };
             let state_dir = self.directory.path().to_owned();
-            let arguments = Arguments { place: Place { state_dir }, new_baseline };
+            let place = Place { state_dir };
+            let arguments = Arguments { place, new_baseline, image: None, modules: None };
             let mut notices = Vec::new();
             let baseline = obtain(&kernel, &self.identity, &arguments, BTreeMap::new, &mut notices);
             (baseline, notices)

@@ -13,7 +13,7 @@ use guard::{Guard, Report, System};
 use kernel_image::Symbols;
 use kernel_image::btf::Btf;
 use kernel_memory::{Kernel, KernelMemory};
-use probes::{JournalReader, Kcore, LiveReader, LiveViews, Path, Taken};
+use probes::{JournalReader, Kcore, LiveReader, LiveViews, ModuleDirectory, Path, Taken};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::baseline::{self, Place};
@@ -70,6 +70,7 @@ pub(crate) struct Host {
     reader: LiveReader,
     others: Vec<Box<dyn KernelMemory>>,
     views: LiveViews,
+    modules: ModuleDirectory,
 }
 
 impl Host {
@@ -86,6 +87,7 @@ impl Host {
         let baseline = baseline::obtain(&kernel, &identity, arguments, facts, &mut notices)?;
         let baseline_used = baseline::used(&baseline, arguments);
         let others = other_paths(&reader, &mut notices);
+        let modules = arguments.modules(&identity.release);
         Ok(Self {
             identity,
             symbols,
@@ -96,6 +98,7 @@ impl Host {
             reader,
             others,
             views,
+            modules,
         })
     }
 
@@ -120,6 +123,7 @@ impl Host {
             other_paths: &others,
             views: &self.views,
             baseline: &self.baseline,
+            modules: &self.modules,
             journal,
         })
     }

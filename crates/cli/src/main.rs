@@ -15,6 +15,7 @@ mod image;
 mod live;
 mod report;
 mod report_text;
+mod running_image;
 mod save;
 #[cfg(test)]
 mod schema;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use guard::baseline::{BaselineKind, Identity};
-use guard::{CheckResult, Finding, Hook, Report, Status, TextSummary};
+use guard::{CheckResult, Finding, Hook, ModulesSummary, Report, Status, TextSummary};
 use serde::{Serialize, Serializer};
 
 /// The baseline in a report.
@@ -40,6 +40,7 @@ struct Json<'a> {
     kernel: &'a Identity,
     baseline: BaselineKind,
     text: Option<TextSummary>,
+    module_text: Option<ModulesSummary>,
     checks: &'a [CheckResult],
     findings: &'a [Finding],
     hooks: &'a [Hook],
@@ -55,6 +56,7 @@ impl CheckReport {
             kernel: &self.kernel,
             baseline: self.baseline.kind,
             text: self.pass.text,
+            module_text: self.pass.module_text,
             checks: &self.pass.checks,
             findings: &self.pass.findings,
             hooks: &self.pass.hooks,
@@ -142,6 +144,17 @@ pub(crate) mod tests {
                     explained_changes: 12,
                     unexplained: 1,
                 }),
+                module_text: Some(ModulesSummary {
+                    compared: 61,
+                    not_compared: 1,
+                    text: TextSummary {
+                        bytes: 4_211_300,
+                        pinned: 4_151_300,
+                        mutable: 60_000,
+                        explained_changes: 2,
+                        unexplained: 0,
+                    },
+                }),
                 checks: vec![
                     result("text", Status::Finding, None),
                     result("rodata", Status::Ok, None),
@@ -171,8 +184,17 @@ pub(crate) mod tests {
     #[test]
     fn the_json_form_has_the_published_fields_in_their_order() {
         let text = with_everything().to_json().unwrap();
-        let fields =
-            ["kernel", "baseline", "text", "checks", "findings", "hooks", "notices", "elapsed_ms"];
+        let fields = [
+            "kernel",
+            "baseline",
+            "text",
+            "module_text",
+            "checks",
+            "findings",
+            "hooks",
+            "notices",
+            "elapsed_ms",
+        ];
         let places: Vec<_> =
             fields.iter().map(|field| text.find(&format!("\n  \"{field}\":")).unwrap()).collect();
         assert!(places.is_sorted());
@@ -199,6 +221,7 @@ pub(crate) mod tests {
     fn a_report_of_one_check_without_text_follows_the_schema() {
         let mut with_less = with_everything();
         with_less.pass.text = None;
+        with_less.pass.module_text = None;
         with_less.pass.checks.truncate(1);
         with_less.pass.findings.clear();
         let text = with_less.to_json().unwrap();

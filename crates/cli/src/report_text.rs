@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use guard::baseline::BaselineKind;
-use guard::{CheckResult, Finding, Hook, Status, TextSummary};
+use guard::{CheckResult, Finding, Hook, ModulesSummary, Status, TextSummary};
 
 use crate::report::CheckReport;
 use crate::screen::{Style, Tone, grouped, wrap};
@@ -24,6 +24,9 @@ pub(crate) fn render(report: &CheckReport, style: Style) -> String {
     if let Some(summary) = &report.pass.text {
         text.push('\n');
         accounting(&mut text, summary, style);
+    }
+    if let Some(summary) = &report.pass.module_text {
+        modules(&mut text, summary, style);
     }
     text.push('\n');
     checks(&mut text, &report.pass.checks, style);
@@ -83,6 +86,23 @@ fn accounting(text: &mut String, summary: &TextSummary, style: Style) {
     let line = format!("{}  changes unexplained", number(summary.unexplained));
     let tone = if summary.unexplained == 0 { Tone::Good } else { Tone::Bad };
     beside(text, "", &style.paint(tone, &line), style);
+}
+
+fn modules(text: &mut String, summary: &ModulesSummary, style: Style) {
+    let ModulesSummary { compared, not_compared, text: bytes } = summary;
+    let line = format!(
+        "{compared} compared with their files, {} bytes; {} changes explained",
+        grouped(bytes.bytes),
+        grouped(bytes.explained_changes)
+    );
+    beside(text, "Modules", &line, style);
+    let tone = if bytes.unexplained == 0 { Tone::Good } else { Tone::Bad };
+    let line = format!("{} changes unexplained", grouped(bytes.unexplained));
+    beside(text, "", &style.paint(tone, &line), style);
+    if *not_compared > 0 {
+        let line = format!("{not_compared} not compared; the check module_text says why");
+        beside(text, "", &style.paint(Tone::Unknown, &line), style);
+    }
 }
 
 fn checks(text: &mut String, checks: &[CheckResult], style: Style) {

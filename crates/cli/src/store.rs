@@ -33,6 +33,12 @@ impl Store {
         Self { directory: directory.to_owned(), file: directory.join(name) }
     }
 
+    /// The store for what was made from the image of that kernel.
+    pub(crate) fn of_image(directory: &Path, build_id: &str, release: &str) -> Self {
+        let Self { directory, file } = Self::new(directory, build_id, release);
+        Self { directory, file: file.with_extension("image") }
+    }
+
     /// The file that holds, or will hold, the baseline.
     pub(crate) fn file(&self) -> &Path {
         &self.file

@@ -54,7 +54,12 @@ impl Announced {
     ) -> Unannounced {
         self.pass += 1;
         let before = std::mem::take(&mut self.seen);
-        self.seen = explained.iter().map(|one| (one.place.start, one.clone())).collect();
+        // Padding is written without a word (text_poke_copy).
+        let is_padding = |place: &Place| {
+            place.site.is_some_and(|site| site.kind == crate::sites::SiteKind::Padding)
+        };
+        let told = explained.iter().filter(|one| !is_padding(&one.place));
+        self.seen = told.map(|one| (one.place.start, one.clone())).collect();
         self.remember(journal);
         let mut unannounced = Unannounced::default();
         if let Err(reason) = journal.text_pokes() {

@@ -5,8 +5,9 @@ use kernel_memory::{Kernel, KernelMemory};
 use serde::Serialize;
 
 use crate::baseline::Baseline;
-use crate::finding::{Finding, Hook, TextSummary};
+use crate::finding::{Finding, Hook, ModulesSummary, TextSummary};
 use crate::journal::Journal;
+use crate::modules::ModuleFiles;
 use crate::views::Views;
 
 /// Why a check could not run: the symbol, configuration or permission that is missing, in words
@@ -57,6 +58,8 @@ pub struct System<'a> {
     pub views: &'a dyn Views,
     /// What memory should hold.
     pub baseline: &'a Baseline,
+    /// The files that modules were loaded from.
+    pub modules: &'a dyn ModuleFiles,
     /// What the kernel said it changed.
     pub journal: &'a Journal,
 }
@@ -70,6 +73,8 @@ pub struct Outcome {
     pub hooks: Vec<Hook>,
     /// Filled by the check of the text.
     pub text: Option<TextSummary>,
+    /// Filled by the check of the modules' text.
+    pub module_text: Option<ModulesSummary>,
     /// What the check could not see this time although it ran, one line each.
     pub reduced: Vec<String>,
 }

@@ -127,7 +127,7 @@ fn keys_of(open: &[Open], sites: &Sites) -> BTreeSet<u64> {
                     None => keys.extend(all_keys(sites)),
                 }
             }
-            SiteKind::JumpLabel | SiteKind::Ftrace | SiteKind::FtraceCall => {}
+            SiteKind::JumpLabel | SiteKind::Ftrace | SiteKind::FtraceCall | SiteKind::Padding => {}
         }
     }
     keys

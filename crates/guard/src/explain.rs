@@ -277,7 +277,7 @@ fn decided_by(system: &System<'_>, sites: &Sites, state: &State, site: &Site) ->
         SiteKind::StaticCallTrampoline => {
             sites.trampolines.entry(site).and_then(|entry| entry.key).map(function)
         }
-        SiteKind::Ftrace | SiteKind::FtraceCall => None,
+        SiteKind::Ftrace | SiteKind::FtraceCall | SiteKind::Padding => None,
     }
 }
 

@@ -58,6 +58,18 @@ pub struct TextSummary {
     pub unexplained: u64,
 }
 
+/// How the text and read-only data of the loaded modules were accounted for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ModulesSummary {
+    /// Modules on the kernel's list that were compared with their files.
+    pub compared: u64,
+    /// Modules on the list that could not be, for a reason that the check gives.
+    pub not_compared: u64,
+    /// The bytes of those that were.
+    #[serde(flatten)]
+    pub text: TextSummary,
+}
+
 fn hexadecimal<S: Serializer>(address: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format!("{address:#x}"))
 }

@@ -18,6 +18,7 @@ pub mod explain;
 pub mod fields;
 pub mod finding;
 pub mod journal;
+pub mod modules;
 pub mod mutation;
 pub mod owners;
 pub mod recover;
@@ -30,6 +31,7 @@ pub mod views;
 pub mod watch;
 
 pub use check::{About, Check, CheckResult, Missing, Outcome, Status, System};
-pub use finding::{Finding, Hook, TextSummary};
+pub use finding::{Finding, Hook, ModulesSummary, TextSummary};
+pub use modules::{ModuleFiles, NoModuleFiles};
 pub use run::{Guard, Report};
 pub use views::{NoViews, Views};

@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use crate::check::{Check, CheckResult, Outcome, Status, System};
 use crate::checks;
-use crate::finding::{Finding, Hook, TextSummary};
+use crate::finding::{Finding, Hook, ModulesSummary, TextSummary};
 
 /// What a pass found.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// How the text was accounted for, if the check of the text ran.
     pub text: Option<TextSummary>,
+    /// The same of the text and read-only data of all modules.
+    pub module_text: Option<ModulesSummary>,
     /// Each check that ran in this pass, in order.
     pub checks: Vec<CheckResult>,
     /// What is not as it must be.
@@ -87,6 +89,7 @@ impl Guard {
             report.findings.retain(|finding| finding.check != check.name());
             report.findings.append(&mut second.findings);
             report.text = second.text.or(report.text);
+            report.module_text = second.module_text.or(report.module_text);
         }
         report.elapsed += started.elapsed();
     }
@@ -110,6 +113,7 @@ fn run_one(check: &mut dyn Check, system: &System<'_>, report: &mut Report) {
     report.findings.append(&mut outcome.findings);
     report.hooks.append(&mut outcome.hooks);
     report.text = report.text.or(outcome.text);
+    report.module_text = report.module_text.or(outcome.module_text);
 }
 
 fn joined(lines: &[String]) -> Option<String> {

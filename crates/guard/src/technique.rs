@@ -67,6 +67,7 @@ fn at_site(site: &Site, change: &Change<'_>) -> Option<&'static str> {
         (SiteKind::Ftrace, 0xe9) => "inline patch at function start",
         (SiteKind::Ftrace, _) => return None,
         (SiteKind::FtraceCall, _) => "ftrace handler replaced",
+        (SiteKind::Padding, _) => "code hidden in function padding",
         (SiteKind::StaticCall, 0xe8 | 0xe9) => "static call retargeted",
         (SiteKind::StaticCall, _) => "static call overwritten",
         (SiteKind::StaticCallTrampoline, 0xe9) => "static call trampoline retargeted",

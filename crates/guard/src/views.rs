@@ -4,6 +4,8 @@
 //! The guard does no I/O: whoever runs it implements [`Views`]. A dump has none of these, and
 //! [`NoViews`] says so.
 
+use std::collections::BTreeSet;
+
 use crate::check::Missing;
 
 /// A task as some interface shows it.
@@ -56,6 +58,15 @@ pub trait Views {
     /// The content of a small file of /proc, /sys or tracefs, such as `/proc/sys/kernel/modprobe`.
     /// `/sys/kernel/security` and `/sys/kernel/tracing` work wherever these are mounted, or not.
     fn file(&self, path: &str) -> Result<String, Missing>;
+    /// The modules that have a directory below /sys/module, without what is built in.
+    fn modules_in_sysfs(&self) -> Result<BTreeSet<String>, Missing> {
+        no_views()
+    }
+    /// The modules that /proc/kallsyms names, without BPF programs and what ftrace and kprobes put
+    /// there.
+    fn modules_in_kallsyms(&self) -> Result<BTreeSet<String>, Missing> {
+        no_views()
+    }
     /// The id of each BPF program, map and link that belongs to the guard itself.
     fn own_bpf(&self) -> Result<Vec<(BpfKind, u32)>, Missing>;
     /// Makes the kernel announce a change on purpose (it loads and drops a BPF program) and tells

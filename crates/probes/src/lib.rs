@@ -12,6 +12,7 @@ mod kernel_types;
 #[cfg(test)]
 mod layout;
 mod mapping;
+mod modules;
 mod object;
 mod privilege;
 mod reader;
@@ -26,5 +27,6 @@ pub use features::{Feature, FeatureState, features, kernel_image_path};
 pub use host::{HostIdentity, Lockdown, identity, live_symbols, live_types, lockdown};
 pub use journal::{JournalReader, Record, RecordError, Sample, Taken, parse_record};
 pub use kcore::{CoreError, CoreHeader, Kcore, Segment};
+pub use modules::ModuleDirectory;
 pub use reader::{LiveReader, Path};
 pub use views::{LiveViews, TaskRecord};

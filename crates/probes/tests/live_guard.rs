@@ -16,7 +16,7 @@ use guard::confirm::all_keys;
 use guard::journal::Journal;
 use guard::mutation::mutate;
 use guard::sites::State;
-use guard::{Guard, NoViews, Report, Views};
+use guard::{Guard, NoModuleFiles, NoViews, Report, Views};
 use kernel_image::Symbols;
 use kernel_image::btf::Btf;
 use kernel_memory::{Kernel, KernelMemory};
@@ -66,6 +66,7 @@ impl Live {
             other_paths: &other,
             views: &NoViews,
             baseline,
+            modules: &NoModuleFiles,
             journal: &journal,
         };
         (0..count).map(|_| guard.pass(&system)).collect()
@@ -227,6 +228,7 @@ fn a_thousand_rounds_of_tracepoints_give_no_finding_and_each_change_was_announce
                 other_paths: &other,
                 views: &NoViews,
                 baseline: &baseline,
+                modules: &NoModuleFiles,
                 journal: &journal,
             });
             found.extend(report.findings);

@@ -11,6 +11,9 @@
 //! A baseline of the first check lives in a file ([`seal`]); its bytes are used in place, so the
 //! caller may map the file and pay for no second copy of 30 MB.
 
+pub mod image;
+pub mod machine;
+mod parts;
 pub mod seal;
 pub mod take;
 

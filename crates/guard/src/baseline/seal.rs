@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The file in which a baseline of the first check is kept.
+//! The file in which a baseline is kept.
 //!
 //! All numbers are little-endian. A string is its length as u32 and that many bytes of UTF-8.
 //!
 //! ```text
 //! 0    8  magic "RFBASE" 0x1a 0x0a
-//! 8    4  version of the format, 1
+//! 8    4  version of the format, 2
 //! 12   4  H, length of the header that follows
 //! 16   H  header:
+//!           u32     where the bytes came from: 0 memory at first check, 1 the kernel's image
 //!           string  release            string  build id        string  boot id
 //!           u64     taken at, seconds since 1970
 //!           u32     number of facts, then for each:  string name, string value
@@ -31,7 +32,7 @@ use sha2::{Digest, Sha256};
 use super::{Baseline, BaselineKind, Identity, Placed, RegionKind};
 
 const MAGIC: [u8; 8] = *b"RFBASE\x1a\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const PREFIX: usize = 16;
 const DIGEST: usize = 32;
 const PAGE: u64 = 4096;
@@ -110,12 +111,18 @@ impl<'w, W: Write> Sealer<'w, W> {
     /// Writes the header. The regions' bytes must follow in the order of `regions`.
     pub(super) fn begin(
         sink: &'w mut W,
+        kind: BaselineKind,
         identity: &Identity,
         taken_at: u64,
         facts: &BTreeMap<String, String>,
         regions: &[Outline],
     ) -> io::Result<Self> {
         let mut header = Vec::new();
+        let source: u32 = match kind {
+            BaselineKind::FirstCheck => 0,
+            BaselineKind::Image => 1,
+        };
+        header.extend(source.to_le_bytes());
         for text in [&identity.release, &identity.build_id, &identity.boot_id] {
             put_string(&mut header, text)?;
         }
@@ -182,7 +189,7 @@ impl Baseline {
             })
             .collect();
         let mut sealer =
-            Sealer::begin(sink, &self.identity, self.taken_at, &self.facts, &outlines)?;
+            Sealer::begin(sink, self.kind, &self.identity, self.taken_at, &self.facts, &outlines)?;
         for region in self.regions() {
             sealer.next_region()?;
             sealer.put(region.bytes)?;
@@ -190,7 +197,7 @@ impl Baseline {
         sealer.end()
     }
 
-    /// Opens a sealed baseline of the first check and uses its bytes in place.
+    /// Opens a sealed baseline and uses its bytes in place.
     ///
     /// Everything is verified first: format, digest, and that it is about this kernel and boot.
     /// The release is for show and not compared; the build id says more.
@@ -233,6 +240,11 @@ impl Baseline {
         }
         let digest = digest_of(file, sealed_end)?;
         cursor.bytes = file.get(..header_end).unwrap_or_default();
+        let kind = match cursor.u32()? {
+            0 => BaselineKind::FirstCheck,
+            1 => BaselineKind::Image,
+            _ => return Err(cursor.damaged("where its bytes came from is unknown")),
+        };
         let identity = Identity {
             release: cursor.string()?,
             build_id: cursor.string()?,
@@ -258,7 +270,6 @@ impl Baseline {
         if regions.windows(2).any(overlap) || kinds.len() < regions.len() {
             return Err(cursor.damaged("two regions are of one kind or overlap"));
         }
-        let kind = BaselineKind::FirstCheck;
         let sites = OnceLock::new();
         Ok(Self { kind, identity, taken_at, facts, digest, regions, bytes, sites })
     }

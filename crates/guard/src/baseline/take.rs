@@ -10,7 +10,7 @@ use kernel_image::Symbols;
 use kernel_memory::{Kernel, PAGE_SIZE, Piece, ReadError};
 
 use super::seal::{Outline, Sealer};
-use super::{Baseline, Identity, RegionKind};
+use super::{Baseline, BaselineKind, Identity, RegionKind};
 use crate::check::Missing;
 
 /// Text and rodata together are 20 to 50 MB; what claims to be much larger is not a kernel.
@@ -53,7 +53,8 @@ impl Baseline {
         let regions = bounds(kernel.symbols).map_err(|missing| TakeError::Missing(missing.0))?;
         let taken_at =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |past| past.as_secs());
-        let mut sealer = Sealer::begin(sink, identity, taken_at, facts, &regions)?;
+        let mut sealer =
+            Sealer::begin(sink, BaselineKind::FirstCheck, identity, taken_at, facts, &regions)?;
         for region in regions {
             sealer.next_region()?;
             copy(kernel, region, &mut sealer)?;

@@ -6,6 +6,8 @@ pub mod executable_pages;
 pub mod hooks;
 pub mod jump_labels;
 pub mod looks;
+pub mod module_text;
+pub mod modules;
 pub mod own;
 pub mod read_paths;
 pub mod rodata;
@@ -23,12 +25,14 @@ pub fn all() -> Vec<Box<dyn Check>> {
         Box::<read_paths::ReadPaths>::default(),
         Box::<text::Text>::default(),
         Box::<rodata::Rodata>::default(),
+        Box::<module_text::ModuleText>::default(),
         Box::<jump_labels::JumpLabels>::default(),
         Box::<static_calls::StaticCalls>::default(),
         Box::<hooks::Hooks>::default(),
         Box::<bpf::Bpf>::default(),
         Box::<tasks::Tasks>::default(),
         Box::<settings::Settings>::default(),
+        Box::<modules::Modules>::default(),
         Box::<executable_pages::ExecutablePages>::default(),
         Box::<own::Own>::default(),
     ]

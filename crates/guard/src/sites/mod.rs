@@ -12,6 +12,8 @@
 
 pub mod ftrace;
 pub mod jump_label;
+mod module;
+pub mod padding;
 pub mod returns;
 pub mod state;
 pub mod static_call;
@@ -23,6 +25,7 @@ use serde::Serialize;
 use crate::baseline::{Baseline, RegionKind};
 use ftrace::{FtraceCalls, FtraceSites};
 use jump_label::JumpLabels;
+use padding::Paddings;
 use returns::Returns;
 pub use state::State;
 use static_call::StaticCalls;
@@ -34,8 +37,8 @@ pub const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
 /// The first byte of any site while a text poke is under way, and of a kprobe.
 pub const INT3: u8 = 0xcc;
 
-/// The longest site: a conditional tail call.
-pub const LONGEST: usize = 6;
+/// The longest site: the code that counts a call.
+pub const LONGEST: usize = 16;
 
 /// Which table a site belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -51,6 +54,8 @@ pub enum SiteKind {
     Ftrace,
     /// The call within `ftrace_caller` or `ftrace_regs_caller` to whoever traces.
     FtraceCall,
+    /// The bytes before a function, in which calls are counted (`retbleed=stuff`).
+    Padding,
 }
 
 impl SiteKind {
@@ -62,6 +67,7 @@ impl SiteKind {
             Self::StaticCallTrampoline => "static call trampoline",
             Self::Ftrace => "ftrace site",
             Self::FtraceCall => "ftrace call",
+            Self::Padding => "function padding",
         }
     }
 
@@ -73,6 +79,7 @@ impl SiteKind {
             Self::StaticCallTrampoline => ".static_call.text",
             Self::Ftrace => "__mcount_loc",
             Self::FtraceCall => "ftrace_caller",
+            Self::Padding => "skl_call_thunk_template",
         }
     }
 }
@@ -112,6 +119,8 @@ pub enum Encoding {
     ReturnZero,
     /// Returns.
     Return,
+    /// Counts a call and goes on into the function behind it.
+    Count,
 }
 
 /// What a site's table says of the bytes at it.
@@ -166,6 +175,8 @@ pub struct Sites {
     pub ftrace: FtraceSites,
     /// Calls to whoever traces.
     pub ftrace_calls: FtraceCalls,
+    /// Bytes before functions that have no code yet.
+    pub paddings: Paddings,
     /// What a return looks like on this machine.
     pub returns: Returns,
     /// What could not be known about the sites, one line each.
@@ -188,6 +199,7 @@ impl Sites {
             static_calls,
             trampolines,
             ftrace_calls: FtraceCalls::gather(&text, symbols),
+            paddings: Paddings::gather(baseline, &text, kernel),
             reduced,
             ..Self::default()
         };
@@ -212,7 +224,8 @@ impl Sites {
             .chain(self.static_calls.sites())
             .chain(self.trampolines.sites())
             .chain(self.ftrace_calls.sites())
-            .chain(self.ftrace.sites());
+            .chain(self.ftrace.sites())
+            .chain(self.paddings.sites());
         self.entries = all
             .filter_map(|site| {
                 let offset = u32::try_from(site.address.checked_sub(start)?).ok()?;
@@ -283,6 +296,7 @@ impl Sites {
             }
             SiteKind::Ftrace => self.ftrace.judge(site, bytes, state),
             SiteKind::FtraceCall => self.ftrace_calls.judge(site, bytes, state),
+            SiteKind::Padding => self.paddings.judge(site, bytes),
         }
     }
 
@@ -294,6 +308,7 @@ impl Sites {
             SiteKind::StaticCallTrampoline => self.trampolines.legal(site, state, &self.returns),
             SiteKind::Ftrace => self.ftrace.legal(site, state),
             SiteKind::FtraceCall => self.ftrace_calls.legal(site, state),
+            SiteKind::Padding => self.paddings.legal(site),
         }
     }
 

@@ -41,6 +41,7 @@ pub struct State {
     functions: HashMap<u64, u64>,
     pointed_at: HashSet<u64>,
     enabled: HashMap<u64, i32>,
+    padding: u64,
     tracers: BTreeMap<u64, String>,
     handlers: BTreeMap<u64, String>,
 }
@@ -105,6 +106,7 @@ impl State {
             self.functions.insert(key, u64::from_le_bytes(bytes));
         });
         self.pointed_at = self.functions.values().copied().collect();
+        self.padding = counted_before(kernel).unwrap_or(0);
         Ok(())
     }
 
@@ -143,6 +145,17 @@ impl State {
         self.functions.get(&key).copied()
     }
 
+    /// Whether a call to `target` calls `function`: with call depth tracking, it leads to the code
+    /// before the function.
+    pub fn calls(&self, target: u64, function: u64) -> bool {
+        target == function || (self.padding != 0 && target.wrapping_add(self.padding) == function)
+    }
+
+    /// How many bytes before a function calls of it are counted; 0 without call depth tracking.
+    pub fn padding(&self) -> u64 {
+        self.padding
+    }
+
     /// Whether any known key points there.
     pub fn some_key_points_at(&self, function: u64) -> bool {
         function != 0 && self.pointed_at.contains(&function)
@@ -179,6 +192,16 @@ impl State {
     pub fn handlers(&self) -> impl Iterator<Item = u64> {
         self.handlers.keys().copied()
     }
+}
+
+/// The length of the code that counts a call, if calls are counted (`retbleed=stuff`,
+/// arch/x86/kernel/callthunks.c).
+fn counted_before(kernel: &Kernel<'_>) -> Option<u64> {
+    let symbols = kernel.symbols;
+    let on = kernel.u8_at(symbols.address_of("thunks_initialized")?).ok()?;
+    let start = symbols.address_of("skl_call_thunk_template")?;
+    let length = symbols.address_of("skl_call_thunk_tail")?.checked_sub(start)?;
+    (on != 0 && length <= 16).then_some(length)
 }
 
 /// Whether a name of /proc/kallsyms or of the journal is that of a trampoline which ftrace sites

@@ -17,6 +17,13 @@ const ENTRY: usize = 8;
 /// `xor %eax, %eax` with three idle prefixes (6.2 and later), or `data16 data16 xor %rax, %rax`.
 const RETURN_ZERO: [[u8; 5]; 2] = [[0x2e, 0x2e, 0x2e, 0x31, 0xc0], [0x66, 0x66, 0x48, 0x31, 0xc0]];
 
+/// Functions that are not called: their code stands at the site (`warninsn` and `unlockinsn`,
+/// arch/x86/kernel/static_call.c, 7.3).
+const INLINE: [(&str, [u8; 5]); 2] = [
+    ("__WARN_trap", [0x67, 0x48, 0x0f, 0xb9, 0x3a]),
+    ("__raw_callee_save___native_queued_spin_unlock", [0x3e, 0x3e, 0xc6, 0x07, 0x00]),
+];
+
 /// One call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StaticCall {
@@ -36,6 +43,7 @@ pub struct StaticCalls {
     entries: Vec<StaticCall>,
     return_zero: Option<u64>,
     plain_return: Option<u64>,
+    inline: Vec<(u64, [u8; 5])>,
 }
 
 impl StaticCalls {
@@ -70,12 +78,22 @@ impl StaticCalls {
             entries,
             return_zero: symbols.address_of("__static_call_return0"),
             plain_return: symbols.address_of("__static_call_return"),
+            inline: INLINE
+                .iter()
+                .filter_map(|(name, code)| Some((symbols.address_of(name)?, *code)))
+                .collect(),
         }
     }
 
     /// A table from entries that are known otherwise, and `__static_call_return0`.
     pub fn from_entries(entries: Vec<StaticCall>, return_zero: Option<u64>) -> Self {
-        Self { entries, return_zero, plain_return: None }
+        Self { entries, return_zero, ..Self::default() }
+    }
+
+    /// The calls of a module: what they may become is the same as in the kernel's own text.
+    pub(super) fn of_module(entries: Vec<StaticCall>, core: &Self) -> Self {
+        let Self { return_zero, plain_return, ref inline, .. } = *core;
+        Self { entries, return_zero, plain_return, inline: inline.clone() }
     }
 
     /// The entries, in the order of the table.
@@ -106,7 +124,7 @@ impl StaticCalls {
     ) -> Verdict {
         let Some(entry) = self.entry(site) else { return Verdict::Illegal };
         let function = state.function_of(entry.key);
-        let Some(encoding) = self.decode(entry, bytes, function, returns) else {
+        let Some(encoding) = self.decode(entry, bytes, state, returns) else {
             return Verdict::Illegal;
         };
         let expected = match (function, encoding) {
@@ -114,10 +132,12 @@ impl StaticCalls {
             (Some(0), _) => matches!(encoding, Encoding::Nop | Encoding::Return),
             (Some(function), Encoding::ReturnZero) => Some(function) == self.return_zero,
             (Some(function), Encoding::Call(to)) => {
-                to == function && Some(function) != self.return_zero
+                // Where calls are counted, the kernel compares the translated address and leaves the
+                // call (__static_call_transform, 6.12 and 7.3).
+                to == function && (Some(function) != self.return_zero || state.padding() != 0)
             }
             (Some(function), Encoding::Jump(to) | Encoding::JumpIf(to)) => to == function,
-            (Some(_), Encoding::Nop | Encoding::Return) => false,
+            (Some(_), Encoding::Nop | Encoding::Return | Encoding::Count) => false,
         };
         if expected { Verdict::Expected(encoding) } else { Verdict::OutOfStep(encoding) }
     }
@@ -127,9 +147,10 @@ impl StaticCalls {
         &self,
         entry: &StaticCall,
         bytes: &[u8],
-        function: Option<u64>,
+        state: &State,
         returns: &Returns,
     ) -> Option<Encoding> {
+        let function = state.function_of(entry.key);
         let at = entry.address;
         if let Some(condition) = entry.condition {
             let to = target_of(at, bytes, &[0x0f, condition])?;
@@ -153,7 +174,10 @@ impl StaticCalls {
         if RETURN_ZERO.iter().any(|zero| bytes == zero) {
             return Some(Encoding::ReturnZero);
         }
-        target_of(at, bytes, &[0xe8]).filter(|to| Some(*to) == function).map(Encoding::Call)
+        let function = function?;
+        let is_inline = self.inline.iter().any(|(of, code)| *of == function && bytes == code);
+        let calls = target_of(at, bytes, &[0xe8]).is_some_and(|to| state.calls(to, function));
+        (is_inline || calls).then_some(Encoding::Call(function))
     }
 
     pub(super) fn legal(&self, site: &Site, state: &State, returns: &Returns) -> Vec<Legal> {
@@ -181,6 +205,12 @@ impl StaticCalls {
             }
         } else {
             if let Some(to) = function {
+                for (_, code) in self.inline.iter().filter(|(of, _)| *of == to) {
+                    put(Some(code.to_vec()), Encoding::Call(to));
+                }
+                if state.padding() != 0 {
+                    put(branch(&[0xe8], at, to - state.padding()), Encoding::Call(to));
+                }
                 put(branch(&[0xe8], at, to), Encoding::Call(to));
             }
             put(Some(NOP5.to_vec()), Encoding::Nop);
@@ -189,5 +219,38 @@ impl StaticCalls {
             }
         }
         legal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: u64 = 0x9000;
+    const FUNCTION: u64 = 0x5000;
+
+    #[test]
+    fn code_that_stands_for_a_function_is_legal_only_where_the_key_points_at_it() {
+        let [(_, trap), (_, unlock)] = INLINE;
+        let call = StaticCall { address: 0x1000, key: KEY, tail: false, condition: None };
+        let calls = StaticCalls {
+            entries: vec![call],
+            inline: vec![(FUNCTION, trap), (FUNCTION + 16, unlock)],
+            ..StaticCalls::default()
+        };
+        let site = calls.sites().next().unwrap();
+        let judge = |function, bytes: &[u8]| {
+            let mut state = State::default();
+            state.set_function(KEY, function);
+            calls.judge(&site, bytes, &state, &Returns::default())
+        };
+        assert_eq!(judge(FUNCTION, &trap), Verdict::Expected(Encoding::Call(FUNCTION)));
+        assert_eq!(judge(FUNCTION, &unlock), Verdict::Illegal);
+        assert_eq!(judge(FUNCTION + 32, &trap), Verdict::Illegal);
+        let plain = branch(&[0xe8], 0x1000, FUNCTION).unwrap();
+        assert_eq!(judge(FUNCTION, &plain), Verdict::Expected(Encoding::Call(FUNCTION)));
+        // Without call depth tracking nothing leads to before a function.
+        let before = branch(&[0xe8], 0x1000, FUNCTION - 9).unwrap();
+        assert_eq!(judge(FUNCTION, &before), Verdict::Illegal);
     }
 }

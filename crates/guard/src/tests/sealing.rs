@@ -112,14 +112,14 @@ fn with_digest(mut file: Vec<u8>) -> Vec<u8> {
 
 /// The header of a file with these regions: kind, start, length.
 fn outlined(regions: &[(u64, u64, u64)]) -> Vec<u8> {
-    let mut header = vec![0; 3 * 4 + 8 + 4];
+    let mut header = vec![0; 4 + 3 * 4 + 8 + 4];
     header.extend((regions.len() as u32).to_le_bytes());
     for (kind, start, length) in regions {
         for number in [*kind, *start, *length, 4096] {
             header.extend(number.to_le_bytes());
         }
     }
-    let mut file = b"RFBASE\x1a\n\x01\0\0\0".to_vec();
+    let mut file = b"RFBASE\x1a\n\x02\0\0\0".to_vec();
     file.extend((header.len() as u32).to_le_bytes());
     file.extend(header);
     file.resize(2 * 4096, 0x90);

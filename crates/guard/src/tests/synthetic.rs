@@ -10,6 +10,7 @@ use kernel_memory::{FakeMemory, Kernel, KernelMemory};
 use crate::baseline::{Baseline, Identity};
 use crate::check::{Check, Missing, Outcome, System};
 use crate::journal::Journal;
+use crate::modules::NoModuleFiles;
 use crate::views::NoViews;
 
 pub(super) const TEXT: u64 = 0xffff_ffff_8100_0000;
@@ -165,7 +166,8 @@ impl Synthetic {
         journal: &'a Journal,
         other_paths: &'a [&'a dyn KernelMemory],
     ) -> System<'a> {
-        System { kernel: self.kernel(), other_paths, views: &NoViews, baseline, journal }
+        let modules = &NoModuleFiles;
+        System { kernel: self.kernel(), other_paths, views: &NoViews, baseline, modules, journal }
     }
 }
 

@@ -5,8 +5,11 @@ pub(crate) mod event;
 pub(crate) mod files;
 mod iterators;
 mod listing;
+mod modules;
 mod proc;
 pub(crate) mod records;
+
+use std::collections::BTreeSet;
 
 use guard::check::Missing;
 use guard::views::{BpfKind, BpfView, TaskView, Views};
@@ -96,6 +99,14 @@ impl Views for LiveViews {
 
     fn file(&self, path: &str) -> Result<String, Missing> {
         files::content(path).map_err(Missing::because)
+    }
+
+    fn modules_in_sysfs(&self) -> Result<BTreeSet<String>, Missing> {
+        modules::in_sysfs().map_err(Missing::because)
+    }
+
+    fn modules_in_kallsyms(&self) -> Result<BTreeSet<String>, Missing> {
+        modules::in_kallsyms().map_err(Missing::because)
     }
 
     fn own_bpf(&self) -> Result<Vec<(BpfKind, u32)>, Missing> {

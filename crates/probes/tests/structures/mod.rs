@@ -70,7 +70,8 @@ impl Live {
         journal: &Journal,
     ) -> Report {
         let kernel = self.kernel_through(memory);
-        guard.pass(&System { kernel, other_paths: &[], views, baseline, journal })
+        let modules = &guard::NoModuleFiles;
+        guard.pass(&System { kernel, other_paths: &[], views, baseline, modules, journal })
     }
 }
 

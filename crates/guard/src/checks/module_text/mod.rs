@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every byte of each loaded module's text and read-only data, against its file on disk.
+//!
+//! The file is relocated to where the module is, and patched as the kernel patches a module when it
+//! loads it. What differs then must be a place that the kernel patches at run time, with bytes that
+//! its table allows there, as in the kernel's own text; or it is a finding.
+//!
+//! Making what a module should hold takes its file to be decompressed, so it is done once for each:
+//! what it gave is kept, up to some megabytes. Of modules beyond that a digest of what was found in
+//! order is kept, and the rest made anew only when the digest differs.
+
+mod expected;
+mod patched;
+mod subject;
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use expected::{Digest, Expected, Exports};
+use kernel_image::module::Part;
+use kernel_image::patching::Machine;
+use kernel_memory::Kernel;
+use subject::Subject;
+
+use super::modules::loaded::{self, Loaded};
+use super::text;
+use crate::baseline::{Baseline, RegionKind};
+use crate::check::{About, Check, Missing, Outcome, System};
+use crate::compare::{Place, places};
+use crate::confirm::{Confirmed, confirm};
+use crate::evidence;
+use crate::finding::{ModulesSummary, TextSummary};
+use crate::owners::Owners;
+use crate::recover::Recovered;
+use crate::sites::{SiteKind, State};
+
+/// More findings of one module say nothing more.
+const FINDINGS: usize = 16;
+
+/// How much of what modules should hold is kept between passes.
+const KEPT: usize = 12 << 20;
+
+/// A module that was looked at before.
+struct Known {
+    subject: Subject,
+    name: String,
+    bytes: usize,
+    /// What it came to when all of it was explained.
+    summary: TextSummary,
+    /// What it should hold, where there is room for that.
+    baseline: Option<Baseline>,
+    /// Of what was in memory when all of it was explained.
+    digest: Option<u64>,
+    doubts: Vec<String>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct ModuleText {
+    recovered: Recovered,
+    state: Option<State>,
+    known: HashMap<u64, Known>,
+    digest: Digest,
+}
+
+/// What is needed to make what modules should hold, read at most once in a pass.
+struct Pass<'p> {
+    modules: &'p [Loaded],
+    exports: Exports,
+    machine: Option<Machine>,
+}
+
+/// What one module came to.
+#[derive(Default)]
+struct Judged {
+    confirmed: Confirmed,
+    summary: TextSummary,
+}
+
+impl Check for ModuleText {
+    fn name(&self) -> &'static str {
+        "module_text"
+    }
+
+    fn about(&self) -> About {
+        About {
+            needs: "the list of modules, and the file of each (/lib/modules, or --modules)",
+            reads: "text and read-only data of each module on the list, where its sections are, and \
+                    what modules export; what differs is read again",
+            means: "code or constants of a module are not what its file has, and no table of the \
+                    kernel allows it",
+            blind_to: "modules that are not on the list (the check modules finds these) or whose \
+                       file is not there; data that a module may write, and what is read-only only \
+                       after it has started; a file that was changed before it was loaded",
+        }
+    }
+
+    fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
+        let kernel = &system.kernel;
+        if let Some(missing) = loaded::cannot_load(kernel) {
+            return Err(missing);
+        }
+        let modules = loaded::on_list(kernel, &mut self.recovered)?;
+        let live: Vec<Loaded> = modules.into_iter().filter(Loaded::is_live).collect();
+        if live.is_empty() {
+            outcome.reduced.push("no modules loaded".to_owned());
+            return Ok(());
+        }
+        self.known.retain(|address, _| live.iter().any(|one| one.address == *address));
+        let mut pass = Pass { modules: &live, exports: Exports::default(), machine: None };
+        let mut total = ModulesSummary::default();
+        for module in &live {
+            match self.one(system, module, &mut pass, outcome) {
+                Ok(summary) => {
+                    total.compared += 1;
+                    add(&mut total.text, &summary);
+                }
+                // One that went meanwhile is no loss.
+                Err(_) if !self.still_there(kernel, module) => {}
+                Err(missing) => {
+                    total.not_compared += 1;
+                    let reason = missing.0;
+                    outcome
+                        .reduced
+                        .push(format!("module {} is not explained: {reason}", module.name));
+                }
+            }
+        }
+        outcome.module_text = Some(total);
+        Ok(())
+    }
+}
+
+impl ModuleText {
+    /// Whether a module is on the list still, and live.
+    fn still_there(&mut self, kernel: &Kernel<'_>, module: &Loaded) -> bool {
+        loaded::on_list(kernel, &mut self.recovered).is_ok_and(|now| now.contains(module))
+    }
+
+    /// Looks at one module.
+    fn one(
+        &mut self,
+        system: &System<'_>,
+        module: &Loaded,
+        pass: &mut Pass<'_>,
+        outcome: &mut Outcome,
+    ) -> Result<TextSummary, Missing> {
+        let kernel = &system.kernel;
+        let subject = Subject::read(kernel, module.address)?;
+        let same = |known: &&Known| known.subject == subject && known.name == module.name;
+        if let Some(known) = self.known.get(&module.address).filter(same) {
+            let (baseline, doubts) = (known.baseline.as_ref(), &known.doubts);
+            let seen = || self.digest.of(&contents(kernel, &subject));
+            let fine = match (baseline, known.digest) {
+                (Some(baseline), _) => {
+                    let judged = judge(system, baseline, &mut self.state, &mut self.recovered)?;
+                    judged.confirmed.unexplained.is_empty().then_some(judged.summary)
+                }
+                (None, Some(digest)) if seen() == digest => Some(known.summary),
+                (None, _) => None,
+            };
+            if let Some(summary) = fine {
+                outcome.reduced.extend(doubts.iter().map(|doubt| told(module, doubt)));
+                return Ok(summary);
+            }
+        }
+        // New, or not as it was: what it uses may have moved since, so nothing kept is relied on.
+        self.known.remove(&module.address);
+        let Expected { baseline, doubts } = expected::make(system, module, &subject, pass)?;
+        let judged = judge(system, &baseline, &mut self.state, &mut self.recovered)?;
+        outcome.reduced.extend(doubts.iter().map(|doubt| told(module, doubt)));
+        let changes = evidence::join(&judged.confirmed.unexplained, kernel.symbols);
+        for change in changes.iter().take(FINDINGS) {
+            let in_text = subject.text.contains(&change.start);
+            let mut finding = match in_text {
+                true => evidence::of_text(self.name(), kernel, &baseline, change),
+                false => evidence::of_data(
+                    self.name(),
+                    kernel,
+                    &baseline,
+                    change,
+                    "read-only data of a module changed",
+                ),
+            };
+            let base = if in_text { subject.text.start } else { subject.rodata.start };
+            finding.evidence.push(format!(
+                "{:#x} bytes into the {} of module {}",
+                change.start - base,
+                if in_text { "text" } else { "read-only data" },
+                module.name
+            ));
+            finding.owner = Some(format!("module {}", module.name));
+            outcome.findings.push(finding);
+        }
+        if changes.len() > FINDINGS {
+            let more = changes.len() - FINDINGS;
+            outcome
+                .reduced
+                .push(format!("{more} more changes of module {} are not shown", module.name));
+        }
+        if changes.is_empty() {
+            self.keep(kernel, module, subject, judged.summary, Expected { baseline, doubts });
+        }
+        Ok(judged.summary)
+    }
+
+    /// Remembers a module that is in order.
+    fn keep(
+        &mut self,
+        kernel: &Kernel<'_>,
+        module: &Loaded,
+        subject: Subject,
+        summary: TextSummary,
+        expected: Expected,
+    ) {
+        let Expected { baseline, doubts } = expected;
+        let bytes: usize = baseline.regions().map(|region| region.bytes.len()).sum();
+        let kept = |known: &Known| if known.baseline.is_some() { known.bytes } else { 0 };
+        let kept: usize = self.known.values().map(kept).sum();
+        let room = kept + bytes <= KEPT;
+        let digest = (!room).then(|| self.digest.of(&contents(kernel, &subject)));
+        let baseline = room.then_some(baseline);
+        let name = module.name.clone();
+        let known = Known { subject, name, bytes, summary, baseline, digest, doubts };
+        self.known.insert(module.address, known);
+    }
+}
+
+fn told(module: &Loaded, doubt: &str) -> String {
+    format!("module {}: {doubt}", module.name)
+}
+
+fn add(total: &mut TextSummary, one: &TextSummary) {
+    total.bytes += one.bytes;
+    total.pinned += one.pinned;
+    total.mutable += one.mutable;
+    total.explained_changes += one.explained_changes;
+    total.unexplained += one.unexplained;
+}
+
+/// What memory holds of a module; nothing for a part that cannot be read.
+fn contents(kernel: &Kernel<'_>, subject: &Subject) -> Vec<Vec<u8>> {
+    let read = |range: &Range<u64>| {
+        kernel.bytes_at(range.start, (range.end - range.start) as usize).unwrap_or_default()
+    };
+    [Part::Text, Part::Rodata].map(|part| read(subject.part(part))).to_vec()
+}
+
+/// Compares a module with what it should hold.
+fn judge(
+    system: &System<'_>,
+    baseline: &Baseline,
+    state: &mut Option<State>,
+    recovered: &mut Recovered,
+) -> Result<Judged, Missing> {
+    let kernel = &system.kernel;
+    let sites = baseline.sites(kernel);
+    let state = state.get_or_insert_with(|| State::of_symbols(kernel.symbols));
+    let mut judged = Judged::default();
+    let mut open: Vec<Place> = Vec::new();
+    let mut unreadable = Vec::new();
+    for region in baseline.regions() {
+        let (differences, missing) = text::read(system, &region)?;
+        unreadable.extend(missing);
+        judged.summary.bytes += region.bytes.len() as u64;
+        match region.kind {
+            RegionKind::Text => open.extend(places(differences.runs(), sites)),
+            RegionKind::Rodata => open.extend(differences.runs().iter().map(|run| Place {
+                start: run.start,
+                end: run.end,
+                site: None,
+            })),
+        }
+        judged.summary.unexplained += differences.dropped();
+    }
+    if !open.is_empty() {
+        state.follow(system.journal);
+        let traced = |place: &Place| place.site.is_some_and(|site| site.kind == SiteKind::Ftrace);
+        if open.iter().any(traced) {
+            state.learn(&Owners::gather(kernel, recovered));
+        }
+        judged.confirmed = confirm(kernel, baseline, sites, state, &open)?;
+    }
+    judged.confirmed.unexplained.extend(unreadable);
+    judged.confirmed.unexplained.sort_by_key(|one| one.place.start);
+    judged.summary.mutable = sites.mutable_bytes();
+    judged.summary.pinned = judged.summary.bytes.saturating_sub(judged.summary.mutable);
+    judged.summary.explained_changes = judged.confirmed.explained.len() as u64;
+    judged.summary.unexplained += judged.confirmed.unexplained.len() as u64;
+    Ok(judged)
+}
+
+#[cfg(test)]
+mod tests;
