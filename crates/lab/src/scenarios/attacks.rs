@@ -73,13 +73,13 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let mut boot = Boot::new().file(cell.programs().ringfence(), "/usr/bin/ringfence");
     for (name, _) in ATTACKS {
         let file = format!("{name}.ko");
-        boot = boot.file(subjects.join(&file), format!("/root/{file}"));
+        boot = boot.file(subjects.join(&file), format!("/lab/{file}"));
     }
     let vm = cell.boot(&boot)?;
     // A module without a signature taints the kernel, which the check of settings tells of by itself;
     // so that no finding stands between two attacks, the kernel is tainted before the watch begins.
     let (first, _) = ATTACKS[0];
-    vm.run(&["insmod", &format!("/root/{first}.ko")])?;
+    vm.run(&["insmod", &format!("/lab/{first}.ko")])?;
     vm.run(&["rmmod", first])?;
     let mut watch = Watch::start(&vm)?;
     let (mut log, mut missed) = (String::new(), Vec::new());
@@ -118,7 +118,7 @@ fn one(vm: &Vm, watch: &mut Watch<'_>, name: &str, told: Told) -> anyhow::Result
     // A module that hides cannot be unloaded, so each takes itself back after a while.
     let hidden = name.starts_with("module_hidden");
     let seconds = if hidden { "seconds=12" } else { "seconds=600" };
-    let loaded = vm.try_run(&["insmod", &format!("/root/{name}.ko"), seconds])?;
+    let loaded = vm.try_run(&["insmod", &format!("/lab/{name}.ko"), seconds])?;
     ensure!(loaded.code == 0, "it was not loaded: {}", loaded.errors());
     let began = Instant::now();
     let found = watch.until(told, began);

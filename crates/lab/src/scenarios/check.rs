@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What several scenarios do with `ringfence check`.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::scenario::Cell;
 use crate::vm::Vm;
+
+/// Opening an image takes an emulated processor many seconds, and a hundred modules many more.
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs `ringfence check --json` in the guest, where it must be on the path, and keeps what it prints.
 /// Gives the report, which may have findings.
@@ -13,7 +18,7 @@ use crate::vm::Vm;
 /// # Errors
 /// When there is none.
 pub(crate) fn report(cell: &Cell<'_>, vm: &Vm, name: &str) -> anyhow::Result<Value> {
-    let check = vm.try_run(&["ringfence", "check", "--json"])?;
+    let check = vm.try_run_within(&["ringfence", "check", "--json"], LIMIT)?;
     cell.keep(&format!("{name}.json"), &check.out)?;
     cell.keep(&format!("{name}.err"), &check.err)?;
     let report: Value = serde_json::from_slice(&check.out)

@@ -32,10 +32,10 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let programs = cell.programs().watch_churn()?;
     let command = programs.command.display().to_string();
     let boot =
-        Boot::new().file(&programs.test, "/root/watch_churn").file(&programs.command, command);
+        Boot::new().file(&programs.test, "/lab/watch_churn").file(&programs.command, command);
     let vm = cell.boot(&boot)?;
     let rounds = format!("RINGFENCE_CHURN_ROUNDS={ROUNDS}");
-    let test = ["/bin/env", &rounds, "/root/watch_churn", "--ignored", "--nocapture", TEST];
+    let test = ["/bin/env", &rounds, "/lab/watch_churn", "--ignored", "--nocapture", TEST];
     let ran = vm.try_run_within(&test, LIMIT)?;
     cell.keep("watch_churn.out", &ran.out)?;
     cell.keep("watch_churn.err", &ran.err)?;
