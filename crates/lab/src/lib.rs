@@ -35,7 +35,7 @@ pub use guest::Output;
 pub use kernels::Kernel;
 pub use modules::{Modules, name_of};
 pub use process::Process;
-pub use programs::{Programs, TestProgram};
+pub use programs::Programs;
 pub use qemu::Machine;
 pub use qmp::{DumpFormat, Qmp};
 pub use ram::Ram;

@@ -14,16 +14,7 @@ use crate::kernels::repository;
 #[derive(Debug)]
 pub struct Programs {
     ringfence: PathBuf,
-    churn: OnceLock<Result<TestProgram, String>>,
-}
-
-/// An integration test of the command, with the command that it runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TestProgram {
-    /// The test.
-    pub test: PathBuf,
-    /// The command, at the path that the test has for it.
-    pub command: PathBuf,
+    churn: OnceLock<Result<PathBuf, String>>,
 }
 
 impl Programs {
@@ -46,14 +37,14 @@ impl Programs {
     ///
     /// # Errors
     /// When it cannot be built.
-    pub fn watch_churn(&self) -> anyhow::Result<&TestProgram> {
+    pub fn watch_churn(&self) -> anyhow::Result<&Path> {
         let built = self.churn.get_or_init(|| build("watch_churn").map_err(|e| format!("{e:#}")));
-        built.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+        built.as_deref().map_err(|error: &String| anyhow::anyhow!("{error}"))
     }
 }
 
 /// Lets cargo build a test as `cargo test --workspace` does, so that one that is built already serves.
-fn build(test: &str) -> anyhow::Result<TestProgram> {
+fn build(test: &str) -> anyhow::Result<PathBuf> {
     // Set where cargo itself runs the lab.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -73,9 +64,7 @@ fn build(test: &str) -> anyhow::Result<TestProgram> {
         bail!("cargo cannot build {test}:\n{}", String::from_utf8_lossy(&output.stderr));
     }
     let messages = String::from_utf8_lossy(&output.stdout);
-    let both = executable(&messages, test).zip(executable(&messages, "ringfence"));
-    let (test, command) = both.context("cargo names no program for the test or the command")?;
-    Ok(TestProgram { test, command })
+    executable(&messages, test).context("cargo names no program for the test")
 }
 
 /// The program that cargo made of a target, by its messages (one JSON object per line).

@@ -29,13 +29,13 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     if cell.kernel().series() < (6, 12) {
         return Ok(Outcome::skipped("text pokes are watched from 6.12 on"));
     }
-    let programs = cell.programs().watch_churn()?;
-    let command = programs.command.display().to_string();
-    let boot =
-        Boot::new().file(&programs.test, "/lab/watch_churn").file(&programs.command, command);
+    let boot = Boot::new()
+        .file(cell.programs().watch_churn()?, "/lab/watch_churn")
+        .file(cell.programs().ringfence(), "/usr/bin/ringfence");
     let vm = cell.boot(&boot)?;
     let rounds = format!("RINGFENCE_CHURN_ROUNDS={ROUNDS}");
-    let test = ["/bin/env", &rounds, "/lab/watch_churn", "--ignored", "--nocapture", TEST];
+    let command = "RINGFENCE_COMMAND=/usr/bin/ringfence";
+    let test = ["/bin/env", &rounds, command, "/lab/watch_churn", "--ignored", "--nocapture", TEST];
     let ran = vm.try_run_within(&test, LIMIT)?;
     cell.keep("watch_churn.out", &ran.out)?;
     cell.keep("watch_churn.err", &ran.err)?;
