@@ -97,6 +97,17 @@ static inline void *behind_endbr(unsigned long address)
 	return (void *)(address + (*(u32 *)address == 0xfa1e0ff3 ? 4 : 0));
 }
 
+/* Has this CPU forget how addresses are translated, for pages that all spaces share as well: by
+ * taking CR4.PGE off for a moment. */
+static void flush_translations(void *unused)
+{
+	unsigned long cr4;
+
+	asm volatile("mov %%cr4, %0" : "=r"(cr4));
+	asm volatile("mov %0, %%cr4" : : "r"(cr4 & ~X86_CR4_PGE) : "memory");
+	asm volatile("mov %0, %%cr4" : : "r"(cr4) : "memory");
+}
+
 static void take_back(struct work_struct *work)
 {
 	mutex_lock(&attack_lock);

@@ -13,16 +13,6 @@ static pmd_t *pmd, original_pmd;
 static struct page *table, *copy;
 static unsigned long page_address_of_text;
 
-static void flush(void *unused)
-{
-	unsigned long cr4;
-
-	/* Global pages as well: PGE off and on. */
-	asm volatile("mov %%cr4, %0" : "=r"(cr4));
-	asm volatile("mov %0, %%cr4" : : "r"(cr4 & ~X86_CR4_PGE) : "memory");
-	asm volatile("mov %0, %%cr4" : : "r"(cr4) : "memory");
-}
-
 static int attack(void)
 {
 	pte_t *(*lookup)(unsigned long address, unsigned int *level) =
@@ -69,7 +59,7 @@ static int attack(void)
 		value = page_to_phys(table) | _KERNPG_TABLE;
 		write_protected(pmd, &value, sizeof(value));
 	}
-	on_each_cpu(flush, NULL, 1);
+	on_each_cpu(flush_translations, NULL, 1);
 	return 0;
 }
 
@@ -77,7 +67,7 @@ static void undo(void)
 {
 	write_protected(old_table ? (void *)old_table : (void *)pmd, &original_pmd,
 			sizeof(original_pmd));
-	on_each_cpu(flush, NULL, 1);
+	on_each_cpu(flush_translations, NULL, 1);
 	__free_page(copy);
 	if (table)
 		__free_page(table);

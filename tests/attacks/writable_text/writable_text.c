@@ -7,16 +7,6 @@
 static pte_t *entry;
 static u64 original;
 
-static void flush(void *unused)
-{
-	unsigned long cr4;
-
-	/* Global pages as well: PGE off and on. */
-	asm volatile("mov %%cr4, %0" : "=r"(cr4));
-	asm volatile("mov %0, %%cr4" : : "r"(cr4 & ~X86_CR4_PGE) : "memory");
-	asm volatile("mov %0, %%cr4" : : "r"(cr4) : "memory");
-}
-
 static int attack(void)
 {
 	pte_t *(*lookup)(unsigned long address, unsigned int *level) =
@@ -33,14 +23,14 @@ static int attack(void)
 	original = pte_val(*entry);
 	value = original | _PAGE_RW | _PAGE_DIRTY;
 	write_protected(entry, &value, sizeof(value));
-	on_each_cpu(flush, NULL, 1);
+	on_each_cpu(flush_translations, NULL, 1);
 	return 0;
 }
 
 static void undo(void)
 {
 	write_protected(entry, &original, sizeof(original));
-	on_each_cpu(flush, NULL, 1);
+	on_each_cpu(flush_translations, NULL, 1);
 }
 
 ATTACK("a page of text writable");

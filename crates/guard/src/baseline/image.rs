@@ -24,7 +24,8 @@ use kernel_image::patching::{Code, Placed};
 use kernel_image::{KernelImage, Symbols, TableKind};
 use kernel_memory::Kernel;
 
-use super::machine::{its_pages, observe, read_pointers, value_of};
+use super::its;
+use super::machine::{observe, read_pointers, value_of};
 use super::seal::{Outline, Sealer};
 use super::take::{TakeError, bounds};
 use super::{Baseline, BaselineKind, Identity, RegionKind};
@@ -162,17 +163,9 @@ fn place(image: KernelImage, slide: u64, kernel: &Kernel<'_>) -> Result<Placed, 
     let mut placed = Placed::new(image, slide);
     let mut machine = observe(kernel, &|name| placed.symbol(name), placed.dialect())?;
     read_pointers(kernel, placed.pointer_slots(&machine), &mut machine)?;
-    let mut its = its_pages(kernel, &placed, &machine)?;
-    placed.patch(&machine, &mut its);
-    for (address, thunks) in its.pages() {
-        let seen = kernel.bytes_at(address, thunks.len()).map_err(Missing::because)?;
-        if seen != thunks {
-            return Err(Missing(format!(
-                "the page of thunks for indirect branches at {address:#x} does not hold what the \
-                 kernel puts there"
-            )));
-        }
-    }
+    let mut pages = its::learn(kernel, &placed, placed.plan_its(&machine));
+    placed.patch(&machine, &mut pages);
+    its::compare(kernel, &pages)?;
     let constants: Vec<_> = placed.values().collect();
     for constant in &constants {
         if let Some(value) = value_of(kernel, &placed, constant) {

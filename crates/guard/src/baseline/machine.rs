@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use kernel_image::patching::{
-    CallDepth, Code, Dialect, ItsPages, Machine, NopStyle, Placed, Retpoline, Return, Value,
+    CallDepth, Dialect, Machine, NopStyle, Placed, Retpoline, Return, Value,
 };
 use kernel_image::tables::RuntimeConstantKind;
 use kernel_memory::Kernel;
@@ -156,32 +156,6 @@ pub fn call_depth(
         jump_thunks: symbol("__x86_indirect_jump_thunk_array")?,
         text: std::iter::once(symbol("_text")?..symbol("_etext")?).collect(),
     })
-}
-
-/// Learns from memory where the pages of ITS thunks are: most of the sites of a page lead there.
-/// What they hold must be compared with [`ItsPages::pages`] once the sites were patched.
-pub fn its_pages(
-    kernel: &Kernel<'_>,
-    placed: &Placed,
-    machine: &Machine,
-) -> Result<ItsPages, Missing> {
-    let mut votes: BTreeMap<usize, BTreeMap<u64, usize>> = BTreeMap::new();
-    for planned in placed.plan_its(machine) {
-        let target = placed.read(planned.site, 6).and_then(|image| {
-            let prefix = u64::from(matches!(image.first(), Some(0x2e | 0x0f)));
-            let at = planned.site + prefix + 1;
-            let distance = kernel.u32_at(at).ok()?.cast_signed();
-            Some((at + 4).wrapping_add_signed(i64::from(distance)))
-        });
-        if let Some(target) = target {
-            let base = target.wrapping_sub(planned.offset);
-            *votes.entry(planned.page).or_default().entry(base).or_default() += 1;
-        }
-    }
-    let winner = |votes: &BTreeMap<u64, usize>| {
-        votes.iter().max_by_key(|(_, count)| **count).map_or(0, |(base, _)| *base)
-    };
-    Ok(ItsPages::new(votes.values().map(winner).collect()))
 }
 
 /// The value that a run-time constant must have: that of its variable, or, where the variable has

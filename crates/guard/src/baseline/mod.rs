@@ -12,6 +12,7 @@
 //! caller may map the file and pay for no second copy of 30 MB.
 
 pub mod image;
+pub(crate) mod its;
 pub mod machine;
 mod parts;
 pub mod seal;
