@@ -124,6 +124,7 @@ impl Host {
             views: &self.views,
             baseline: &self.baseline,
             modules: &self.modules,
+            registers: &guard::NoRegisters,
             journal,
         })
     }

@@ -8,6 +8,7 @@ use crate::baseline::Baseline;
 use crate::finding::{Finding, Hook, ModulesSummary, TextSummary};
 use crate::journal::Journal;
 use crate::modules::ModuleFiles;
+use crate::registers::Registers;
 use crate::views::Views;
 
 /// Why a check could not run: the symbol, configuration or permission that is missing, in words
@@ -60,6 +61,8 @@ pub struct System<'a> {
     pub baseline: &'a Baseline,
     /// The files that modules were loaded from.
     pub modules: &'a dyn ModuleFiles,
+    /// The registers of the processors.
+    pub registers: &'a dyn Registers,
     /// What the kernel said it changed.
     pub journal: &'a Journal,
 }

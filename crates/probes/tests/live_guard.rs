@@ -67,6 +67,7 @@ impl Live {
             views: &NoViews,
             baseline,
             modules: &NoModuleFiles,
+            registers: &guard::NoRegisters,
             journal: &journal,
         };
         (0..count).map(|_| guard.pass(&system)).collect()
@@ -229,6 +230,7 @@ fn a_thousand_rounds_of_tracepoints_give_no_finding_and_each_change_was_announce
                 views: &NoViews,
                 baseline: &baseline,
                 modules: &NoModuleFiles,
+                registers: &guard::NoRegisters,
                 journal: &journal,
             });
             found.extend(report.findings);

@@ -11,6 +11,7 @@ use crate::baseline::{Baseline, Identity};
 use crate::check::{Check, Missing, Outcome, System};
 use crate::journal::Journal;
 use crate::modules::NoModuleFiles;
+use crate::registers::NoRegisters;
 use crate::views::NoViews;
 
 pub(super) const TEXT: u64 = 0xffff_ffff_8100_0000;
@@ -167,7 +168,16 @@ impl Synthetic {
         other_paths: &'a [&'a dyn KernelMemory],
     ) -> System<'a> {
         let modules = &NoModuleFiles;
-        System { kernel: self.kernel(), other_paths, views: &NoViews, baseline, modules, journal }
+        let registers = &NoRegisters;
+        System {
+            kernel: self.kernel(),
+            other_paths,
+            views: &NoViews,
+            baseline,
+            modules,
+            registers,
+            journal,
+        }
     }
 }
 

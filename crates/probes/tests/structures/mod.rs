@@ -71,7 +71,16 @@ impl Live {
     ) -> Report {
         let kernel = self.kernel_through(memory);
         let modules = &guard::NoModuleFiles;
-        guard.pass(&System { kernel, other_paths: &[], views, baseline, modules, journal })
+        let registers = &guard::NoRegisters;
+        guard.pass(&System {
+            kernel,
+            other_paths: &[],
+            views,
+            baseline,
+            modules,
+            registers,
+            journal,
+        })
     }
 }
 

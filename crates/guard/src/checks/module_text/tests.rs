@@ -118,6 +118,7 @@ impl Machine {
             views: &NoViews,
             baseline: &baseline,
             modules: &self.file,
+            registers: &crate::registers::NoRegisters,
             journal: &journal,
         };
         check.run(&system, &mut outcome)?;
