@@ -42,6 +42,11 @@ impl Differences {
         &self.runs
     }
 
+    /// How many there are, with those that were not kept.
+    pub fn count(&self) -> u64 {
+        self.runs.len() as u64 + self.dropped
+    }
+
     /// How many runs were not kept because there were too many.
     pub fn dropped(&self) -> u64 {
         self.dropped

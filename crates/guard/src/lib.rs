@@ -18,6 +18,7 @@ pub mod explain;
 pub mod fields;
 pub mod finding;
 pub mod journal;
+pub mod known_pages;
 pub mod modules;
 pub mod mutation;
 pub mod owners;

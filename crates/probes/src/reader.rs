@@ -13,6 +13,10 @@ use crate::window::{DONE, PAGE, REQUESTS, Request, UNREADABLE, WINDOW, Window};
 /// The kfunc without which there are no inline loads (6.2 and later).
 const CAST: &str = "bpf_rdonly_cast";
 
+/// How much of a long range is read by one call. What a call has read is looked at before the next:
+/// this much stays in the second-level cache until then, a whole window does not.
+pub(crate) const STEP: u64 = 128 * 1024;
+
 /// How the bytes are loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
@@ -151,7 +155,7 @@ impl KernelMemory for LiveReader {
             let mut from = start;
             while from < end {
                 let base = from & !(PAGE - 1);
-                let to = base.saturating_add(WINDOW as u64).min(end);
+                let to = base.saturating_add(STEP).min(end);
                 if self.visit_batch(window, from, to, visitor)?.is_break() {
                     break;
                 }

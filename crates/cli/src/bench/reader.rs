@@ -54,6 +54,9 @@ fn table(bench: &ReaderBench, style: Style) -> String {
         vec![name.to_owned(), duration(speed.median), speeds, format!("{ratio:.2}")]
     };
     table.row(row("memcpy", &bench.memcpy, 1.0));
+    let steps = &bench.memcpy_in_steps;
+    let ratio = bench.memcpy.median.as_secs_f64() / steps.median.as_secs_f64();
+    table.row(row(&format!("memcpy, {} KiB at a time", bench.step >> 10), steps, ratio));
     for path in &bench.paths {
         let mut cells = row(path.name, &path.walk, path.ratio);
         cells.extend([nanoseconds(path.small_read), nanoseconds(path.batched_read)]);

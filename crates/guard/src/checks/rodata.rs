@@ -11,6 +11,7 @@ use crate::check::{About, Check, Missing, Outcome, System};
 use crate::compare::places;
 use crate::confirm::confirm;
 use crate::evidence;
+use crate::known_pages::KnownPages;
 use crate::sites::{Sites, State};
 
 /// More findings of one pass say nothing more.
@@ -18,7 +19,9 @@ const FINDINGS: usize = 64;
 
 /// The check.
 #[derive(Debug, Default)]
-pub struct Rodata;
+pub struct Rodata {
+    known: KnownPages,
+}
 
 impl Check for Rodata {
     fn name(&self) -> &'static str {
@@ -46,7 +49,8 @@ impl Check for Rodata {
         let rodata = baseline
             .region(RegionKind::Rodata)
             .ok_or_else(|| Missing::because("the baseline holds no read-only data"))?;
-        let (differences, mut unreadable) = super::text::read(system, &rodata)?;
+        self.known.begin();
+        let (differences, mut unreadable) = super::text::read(system, &rodata, &mut self.known)?;
         let none = Sites::default();
         let places = places(differences.runs(), &none);
         let mut confirmed = confirm(kernel, baseline, &none, &mut State::default(), &places)?;

@@ -17,6 +17,7 @@ use crate::compare::{Differences, Place, places};
 use crate::confirm::{Explained, Unexplained, confirm};
 use crate::evidence::{self, Change};
 use crate::finding::TextSummary;
+use crate::known_pages::KnownPages;
 use crate::owners::Owners;
 use crate::recover::Recovered;
 use crate::sites::{SiteKind, Sites, State};
@@ -34,7 +35,9 @@ pub struct Text {
     state: Option<State>,
     announced: Announced,
     recovered: Recovered,
+    known: KnownPages,
     passes: u32,
+    mutable: Option<u64>,
 }
 
 impl Text {
@@ -66,7 +69,8 @@ impl Check for Text {
         let sites = baseline.sites(kernel);
         let state = self.state.get_or_insert_with(|| State::of_symbols(kernel.symbols));
 
-        let (differences, mut unreadable) = read(system, &text)?;
+        self.known.begin();
+        let (differences, mut unreadable) = read(system, &text, &mut self.known)?;
         let mut places = places(differences.runs(), sites);
         add_calling(&mut places, sites);
         state.follow(system.journal);
@@ -104,7 +108,7 @@ impl Check for Text {
         if hidden > 0 {
             outcome.reduced.push(format!("{hidden} more changes are not shown"));
         }
-        let mutable = sites.mutable_bytes();
+        let mutable = *self.mutable.get_or_insert_with(|| sites.mutable_bytes());
         let bytes = text.bytes.len() as u64;
         outcome.text = Some(TextSummary {
             bytes,
@@ -117,10 +121,12 @@ impl Check for Text {
     }
 }
 
-/// Compares all of a region with memory. What cannot be read is given apart.
+/// Compares all of a region with memory, but for pages that are `known`. What cannot be read is given
+/// apart.
 pub(super) fn read(
     system: &System<'_>,
     region: &Region<'_>,
+    known: &mut KnownPages,
 ) -> Result<(Differences, Vec<Unexplained>), Missing> {
     let mut differences = Differences::default();
     let mut unreadable = Vec::new();
@@ -131,7 +137,7 @@ pub(super) fn read(
                 let offset = address.wrapping_sub(region.start) as usize;
                 let end = offset.saturating_add(bytes.len()).min(region.bytes.len());
                 let expected = region.bytes.get(offset..end).unwrap_or_default();
-                differences.compare(address, bytes, expected);
+                known.compare(&mut differences, address, offset, bytes, expected);
             }
             Piece::Unreadable { address, length } => {
                 let place = Place { start: address, end: address + length, site: None };

@@ -190,7 +190,7 @@ fn a_change_of_read_only_data_tells_what_the_pointer_led_to() {
     synthetic.memory.write_u64(RODATA + 0x800, HELPER);
     let baseline = synthetic.baseline();
     synthetic.memory.write_u64(RODATA + 0x800, NOWHERE);
-    let outcome = synthetic.run(&mut Rodata, &baseline, &silent()).unwrap();
+    let outcome = synthetic.run(&mut Rodata::default(), &baseline, &silent()).unwrap();
     assert_eq!(outcome.findings.len(), 1, "{:#?}", outcome.findings);
     let finding = &outcome.findings[0];
     assert_eq!(finding.technique, "read-only data changed");

@@ -30,6 +30,7 @@ use crate::compare::{Place, places};
 use crate::confirm::{Confirmed, confirm};
 use crate::evidence;
 use crate::finding::{ModulesSummary, TextSummary};
+use crate::known_pages::KnownPages;
 use crate::owners::Owners;
 use crate::recover::Recovered;
 use crate::sites::{SiteKind, State};
@@ -260,7 +261,7 @@ fn judge(
     let mut open: Vec<Place> = Vec::new();
     let mut unreadable = Vec::new();
     for region in baseline.regions() {
-        let (differences, missing) = text::read(system, &region)?;
+        let (differences, missing) = text::read(system, &region, &mut KnownPages::default())?;
         unreadable.extend(missing);
         judged.summary.bytes += region.bytes.len() as u64;
         match region.kind {

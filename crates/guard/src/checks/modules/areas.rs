@@ -141,6 +141,6 @@ mod tests {
                 assert_eq!(pointing_back(start, &bytes, back), [object], "{back} from {start:#x}");
             }
         }
-        assert_eq!(pointing_back(object, &[0; 0x400], 8), []);
+        assert!(pointing_back(object, &[0; 0x400], 8).is_empty());
     }
 }
