@@ -63,7 +63,10 @@ fn head(text: &mut String, report: &CheckReport, style: Style) {
         BaselineKind::FirstCheck => "state at first check",
     };
     beside(text, "Baseline", &format!("{kind}: {}", report.baseline.words), style);
-    beside(text, "Read by", &report.reader, style);
+    beside(text, "Read by", &report.subject.reader, style);
+    if let Some(slide) = report.subject.slide {
+        beside(text, "", &format!("moved up by {slide:#x} from where it was linked to"), style);
+    }
     for notice in &report.notices {
         beside(text, "Note", notice, style);
     }

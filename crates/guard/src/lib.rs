@@ -18,6 +18,7 @@ pub mod explain;
 pub mod fields;
 pub mod finding;
 pub mod journal;
+mod memory_views;
 pub mod modules;
 pub mod mutation;
 pub mod owners;
@@ -33,6 +34,7 @@ pub mod watch;
 
 pub use check::{About, Check, CheckResult, Missing, Outcome, Status, System};
 pub use finding::{Finding, Hook, ModulesSummary, TextSummary};
+pub use memory_views::MemoryViews;
 pub use modules::{ModuleFiles, NoModuleFiles};
 pub use registers::{NoRegisters, Registers};
 pub use run::{Guard, Report};

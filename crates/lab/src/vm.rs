@@ -7,13 +7,14 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use qmp::Qmp;
+
 use crate::error::{Error, Result};
 use crate::guest::{Guest, NoAnswer, Output};
 use crate::initramfs;
 use crate::kernels::Kernel;
 use crate::process::Process;
 use crate::qemu::{Machine, Qemu};
-use crate::qmp::Qmp;
 use crate::ram::Ram;
 
 /// A guest that has not come up by then does not.
@@ -242,17 +243,17 @@ impl Vm {
     ///
     /// # Errors
     /// When QEMU is gone, and those of what is done.
-    pub fn with_monitor<T>(&mut self, what: impl FnOnce(&mut Qmp) -> Result<T>) -> Result<T> {
+    pub fn with_monitor<T>(&mut self, what: impl FnOnce(&mut Qmp) -> qmp::Result<T>) -> Result<T> {
         let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
         if monitor.is_none() {
-            let socket = self.qemu.monitor.take().ok_or_else(|| Error::Monitor {
+            let socket = self.qemu.monitor.take().ok_or_else(|| qmp::Error {
                 command: "greeting".to_owned(),
                 problem: "it did not answer before".to_owned(),
             })?;
             *monitor = Some(Qmp::connect(socket)?);
         }
         match monitor.as_mut() {
-            Some(qmp) => what(qmp),
+            Some(qmp) => Ok(what(qmp)?),
             None => Err(Error::Agent("no monitor".to_owned())),
         }
     }

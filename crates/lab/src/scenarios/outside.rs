@@ -4,8 +4,8 @@
 use std::fs;
 
 use anyhow::{Context, ensure};
+use qmp::DumpFormat;
 
-use crate::qmp::DumpFormat;
 use crate::scenario::{Cell, Outcome, Scenario, expect_same};
 use crate::vm::Boot;
 
