@@ -2,6 +2,7 @@
 //! A guest: boot it, run commands in it, look at it from outside.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -70,6 +71,13 @@ impl Boot {
     #[must_use]
     pub fn memory(mut self, megabytes: u32) -> Self {
         self.machine.memory = megabytes;
+        self
+    }
+
+    /// A second monitor, which listens on a socket.
+    #[must_use]
+    pub fn monitor(mut self, socket: impl Into<PathBuf>) -> Self {
+        self.machine.monitor = Some(socket.into());
         self
     }
 
@@ -264,6 +272,13 @@ impl Vm {
     /// When it cannot be mapped.
     pub fn ram(&self) -> Result<Ram> {
         Ram::map(&self.qemu.memory)
+    }
+
+    /// A path by which other programs can open the guest's memory as long as this runs.
+    #[must_use]
+    pub fn ram_path(&self) -> PathBuf {
+        let descriptor = self.qemu.memory.as_raw_fd();
+        format!("/proc/{}/fd/{descriptor}", std::process::id()).into()
     }
 
     /// Powers the guest off, and kills it if it does not come to an end.
