@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn each_processor_has_its_registers() {
         let processors = parse(TWO);
-        let [first, second] = processors.as_slice() else { panic!("{processors:?}") };
+        assert_eq!(processors.len(), 2);
+        let (first, second) = (processors[0], processors[1]);
         assert_eq!((first.number, first.cr0, first.cr3), (0, Some(0x8005_0033), Some(0x4a1_0000)));
         assert_eq!((first.cr4, first.efer), (Some(0x37_2ef0), Some(0xd01)));
         assert_eq!(first.idt, Some((0xffff_fe00_0000_0000, 0xfff)));

@@ -40,13 +40,14 @@ pub(super) fn locate(source: &Source, named: Option<&Path>) -> anyhow::Result<Lo
             .map(|(page, info)| (format!("VMCOREINFO at physical address {page:#x}"), info))
             .collect(),
     };
+    let mut images = Images { named, parsed: None };
     let mut tried: Vec<&VmCoreInfo> = Vec::new();
     for (place, info) in &said {
         if tried.contains(&info) {
             continue;
         }
         tried.push(info);
-        match said_by(source, info, named) {
+        match said_by(source, info, &mut images) {
             Ok(image) => {
                 return Ok(Located {
                     image,
@@ -60,7 +61,7 @@ pub(super) fn locate(source: &Source, named: Option<&Path>) -> anyhow::Result<Lo
             Err(why) => refused.push(format!("{place}: {why:#}")),
         }
     }
-    match by_processors(source, named) {
+    match by_processors(source, images) {
         Ok(Some(located)) => return Ok(located),
         Ok(None) => {}
         Err(why) => refused.push(format!("registers of the processors: {why:#}")),
@@ -80,50 +81,79 @@ pub(super) fn locate(source: &Source, named: Option<&Path>) -> anyhow::Result<Lo
 fn said_by(
     source: &Source,
     info: &VmCoreInfo,
-    named: Option<&Path>,
+    images: &mut Images<'_>,
 ) -> anyhow::Result<KernelImage> {
-    let (path, image) = image(info, named)?;
+    let (path, image) = images.of(info)?;
     let physical = &*source.memory;
     let memory = Translated::new(physical, info.root, info.levels, info.encryption);
-    is_there(&memory, &image, info.slide, &path)?;
-    run_by_processors(&memory, &image, info.slide, &*source.registers)?;
-    Ok(image)
+    let borne_out = is_there(&memory, &image, info.slide, &path)
+        .and_then(|()| run_by_processors(&memory, &image, info.slide, &*source.registers));
+    match borne_out {
+        Ok(()) => Ok(image),
+        Err(why) => {
+            images.parsed = Some((path, image));
+            Err(why)
+        }
+    }
 }
 
-/// The image: the one that was named, or one where distributions put it.
-fn image(info: &VmCoreInfo, named: Option<&Path>) -> anyhow::Result<(PathBuf, KernelImage)> {
-    if let Some(path) = named {
-        let image = running_image::parse(path)?;
-        let build_id = running_image::build_id(&image);
-        if !info.build_id.is_empty() && info.build_id != build_id {
-            bail!(
-                "{} is another kernel: it has build id {build_id}, the one in memory is {} with \
-                 build id {}",
-                path.display(),
-                info.release,
-                info.build_id
-            );
+/// Images of kernels. The last one is kept: a guest that says many things of its kernel is not to keep
+/// us busy with decoding.
+struct Images<'a> {
+    named: Option<&'a Path>,
+    parsed: Option<(PathBuf, KernelImage)>,
+}
+
+impl Images<'_> {
+    /// The image: the one that was named, or one where distributions put it.
+    fn of(&mut self, info: &VmCoreInfo) -> anyhow::Result<(PathBuf, KernelImage)> {
+        if let Some(path) = self.named {
+            let image = self.take(path)?;
+            let build_id = running_image::build_id(&image);
+            if !info.build_id.is_empty() && info.build_id != build_id {
+                self.parsed = Some((path.to_owned(), image));
+                bail!(
+                    "{} is another kernel: it has build id {build_id}, the one in memory is {} \
+                     with build id {}",
+                    path.display(),
+                    info.release,
+                    info.build_id
+                );
+            }
+            return Ok((path.to_owned(), image));
         }
-        return Ok((path.to_owned(), image));
-    }
-    let mut others = Vec::new();
-    for path in running_image::places(&info.release).into_iter().filter(|path| path.exists()) {
-        let image = running_image::parse(&path)?;
-        let build_id = running_image::build_id(&image);
-        if info.build_id.is_empty() || info.build_id == build_id {
-            return Ok((path, image));
+        if info.release.contains('/') {
+            bail!("{:?} is not the release of a kernel", info.release);
         }
-        others.push(format!("{} has build id {build_id}", path.display()));
+        let mut others = Vec::new();
+        for path in running_image::places(&info.release).into_iter().filter(|path| path.exists()) {
+            let image = self.take(&path)?;
+            let build_id = running_image::build_id(&image);
+            if info.build_id.is_empty() || info.build_id == build_id {
+                return Ok((path, image));
+            }
+            others.push(format!("{} has build id {build_id}", path.display()));
+            self.parsed = Some((path, image));
+        }
+        let others = match others.as_slice() {
+            [] => String::new(),
+            others => format!(" ({})", others.join(", ")),
+        };
+        bail!(
+            "it is {} with build id {}, and the image of that kernel is not on this \
+             machine{others}; name it with --image: it is the guest's /boot/vmlinuz-{}",
+            info.release,
+            info.build_id,
+            info.release
+        )
     }
-    let others =
-        if others.is_empty() { String::new() } else { format!(" ({})", others.join(", ")) };
-    bail!(
-        "it is {} with build id {}, and the image of that kernel is not on this machine{others}; \
-         name it with --image: it is the guest's /boot/vmlinuz-{}",
-        info.release,
-        info.build_id,
-        info.release
-    )
+
+    fn take(&mut self, path: &Path) -> anyhow::Result<KernelImage> {
+        match self.parsed.take() {
+            Some((parsed, image)) if parsed == path => Ok(image),
+            _ => running_image::parse(path),
+        }
+    }
 }
 
 /// Fails unless memory holds the kernel of the image there.
@@ -186,11 +216,11 @@ fn run_by_processors(
 }
 
 /// Finds the kernel of an image by the registers alone. None without registers or image.
-fn by_processors(source: &Source, named: Option<&Path>) -> anyhow::Result<Option<Located>> {
-    let (Some(path), Ok(processors)) = (named, source.registers.processors()) else {
+fn by_processors(source: &Source, mut images: Images<'_>) -> anyhow::Result<Option<Located>> {
+    let (Some(path), Ok(processors)) = (images.named, source.registers.processors()) else {
         return Ok(None);
     };
-    let image = running_image::parse(path)?;
+    let image = images.take(path)?;
     let root = ["init_top_pgt", "swapper_pg_dir"];
     let root = root.iter().find_map(|name| image.symbols().address_of(name));
     let mut why = anyhow::anyhow!("no processor has a CR3");

@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn what_another_implementation_compressed_comes_back() {
         there_and_back(&[0; 4096]);
-        there_and_back(&(0..4096_u32).map(|at| (at * at >> 5) as u8).collect::<Vec<_>>());
+        there_and_back(&(0..4096_u32).map(|at| ((at * at) >> 5) as u8).collect::<Vec<_>>());
         let words = b"the kernel's page, the page of the kernel, paged kernels; ".repeat(70);
         there_and_back(&words[..4096.min(words.len())]);
         // Far apart, so that the longest distances occur.

@@ -17,7 +17,7 @@ const PAGE: usize = 4096;
 
 /// A page that is told from others and does not compress to nothing.
 fn page(number: u64) -> Vec<u8> {
-    (0..PAGE as u64).map(|at| (at * (number + 3) >> 3) as u8).collect()
+    (0..PAGE as u64).map(|at| ((at * (number + 3)) >> 3) as u8).collect()
 }
 
 fn read(memory: &dyn PhysicalMemory, address: u64, length: usize) -> Option<Vec<u8>> {
@@ -326,7 +326,8 @@ fn vmcoreinfo_is_found_at_the_beginning_of_a_page() {
     put(&mut file, 6 * PAGE, b"OSRELEASE=6.12.1-test\n");
     let memory = Stretches::new("raw", file, raw::q35(8 * PAGE as u64));
     let found = VmCoreInfo::search(&memory).unwrap();
-    let [(0x3000, info)] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(found.iter().map(|(page, _)| *page).collect::<Vec<_>>(), [0x3000]);
+    let info = &found[0].1;
     assert_eq!((info.release.as_str(), info.build_id.as_str()), ("6.12.1-test", "00ff"));
     assert_eq!((info.slide, info.levels), (0x1b00_0000, Levels::Four));
     assert_eq!(info.root, 0x1c02_0000);

@@ -81,6 +81,12 @@ impl Drop for Socket {
 
 /// Checks a guest that is at work. Gives how long the pass over the text took.
 fn while_it_runs(cell: &Cell<'_>, vm: &Vm, socket: &Socket) -> anyhow::Result<String> {
+    // A page that says of a kernel that it is elsewhere, as any program can make.
+    let forged = format!(
+        "OSRELEASE={}\nKERNELOFFSET=0\nNUMBER(phys_base)=0\nSYMBOL(init_top_pgt)=ffffffff81000000\n",
+        cell.kernel().release
+    );
+    vm.put("/tmp/forged", 0o600, forged.as_bytes())?;
     let busy = "while :; do cat /proc/*/stat >/dev/null; done";
     let work = vm.start(&["/bin/sh", "-c", busy], std::time::Duration::from_secs(600))?;
     let (ram, socket) = (vm.ram_path(), socket.0.display().to_string());
