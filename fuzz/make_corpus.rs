@@ -5,6 +5,7 @@
 //! real kernels where the place of the parts does not matter (headers, BTF, symbols), and small
 //! kernels with all tables where it does.
 
+mod corpus_of_dumps;
 mod corpus_of_formats;
 #[path = "../crates/kernel-image/tests/synthetic/mod.rs"]
 mod synthetic;
@@ -25,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let corpus = PathBuf::from(corpus);
     small_kernels(&corpus)?;
-    for (target, name, bytes) in corpus_of_formats::inputs()? {
+    for (target, name, bytes) in corpus_of_formats::inputs()?.into_iter().chain(corpus_of_dumps::inputs()) {
         write(&corpus, target, name, &bytes)?;
     }
     let mut count = 0;

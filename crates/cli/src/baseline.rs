@@ -2,7 +2,7 @@
 //! Which baseline memory is compared with: a sealed one of this boot, or one that is taken now.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -20,9 +20,17 @@ use crate::store::Store;
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
 pub(crate) struct Place {
-    /// Where sealed baselines are kept
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/ringfence")]
-    pub(crate) state_dir: PathBuf,
+    /// Where sealed baselines are kept: /var/lib/ringfence if not given, and nowhere for a kernel
+    /// that is looked at from outside
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+impl Place {
+    /// The directory for the running kernel.
+    fn directory(&self) -> &Path {
+        self.state_dir.as_deref().unwrap_or(Path::new("/var/lib/ringfence"))
+    }
 }
 
 /// Which baseline to use.
@@ -36,7 +44,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     new_baseline: bool,
 
-    /// The image of the running kernel; found below /boot and /usr/lib/modules if not given
+    /// The image of the kernel; found below /boot and /usr/lib/modules if not given
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
 
@@ -52,6 +60,26 @@ impl Arguments {
             Some(directory) => ModuleDirectory::new(directory),
             None => ModuleDirectory::of_release(release),
         }
+    }
+
+    /// The image, if one was named.
+    pub(crate) fn image(&self) -> Option<&Path> {
+        self.image.as_deref()
+    }
+
+    /// Whether the present state is to become the baseline.
+    pub(crate) fn is_new_wanted(&self) -> bool {
+        self.new_baseline
+    }
+
+    /// Where baselines are kept, if that was named.
+    pub(crate) fn state_directory(&self) -> Option<&Path> {
+        self.place.state_dir.as_deref()
+    }
+
+    /// The same with an image that was named.
+    pub(crate) fn with_image(self, image: Option<PathBuf>) -> Self {
+        Self { image, ..self }
     }
 }
 
@@ -74,7 +102,7 @@ pub(crate) fn obtain(
     if let Some(baseline) = of_image(kernel, identity, arguments, &facts, notices)? {
         return Ok(baseline);
     }
-    let store = Store::new(&arguments.place.state_dir, &identity.build_id, &identity.release);
+    let store = Store::new(arguments.place.directory(), &identity.build_id, &identity.release);
     if let Some(sealed) = sealed(&store, identity, arguments.new_baseline, notices)? {
         return Ok(sealed);
     }
@@ -102,7 +130,7 @@ fn of_image(
     facts: &impl Fn() -> BTreeMap<String, String>,
     notices: &mut Vec<String>,
 ) -> anyhow::Result<Option<Baseline>> {
-    let directory = &arguments.place.state_dir;
+    let directory = arguments.place.directory();
     let store = Store::of_image(directory, &identity.build_id, &identity.release);
     if arguments.image.is_none() && !arguments.new_baseline {
         // It was made from the image in this boot; whatever else is there is made anew.
@@ -202,7 +230,7 @@ pub(crate) fn used(baseline: &Baseline, arguments: &Arguments) -> BaselineUsed {
         BaselineKind::FirstCheck => {
             let identity = baseline.identity();
             let store =
-                Store::new(&arguments.place.state_dir, &identity.build_id, &identity.release);
+                Store::new(arguments.place.directory(), &identity.build_id, &identity.release);
             format!("{}, in {}", Moment::from_unix(baseline.taken_at()), store.file().display())
         }
     };
@@ -265,7 +293,7 @@ mod tests {
 
         fn obtain(&self, new_baseline: bool) -> (anyhow::Result<Baseline>, Vec<String>) {
             let kernel = Kernel { memory: &TwoPages, symbols: &self.symbols, types: &self.types };
-            let state_dir = self.directory.path().to_owned();
+            let state_dir = Some(self.directory.path().to_owned());
             let place = Place { state_dir };
             let arguments = Arguments { place, new_baseline, image: None, modules: None };
             let mut notices = Vec::new();
@@ -337,7 +365,7 @@ mod tests {
         let blocked = machine.directory.path().join("file");
         fs::write(&blocked, b"").unwrap();
         let kernel = Kernel { memory: &TwoPages, symbols: &machine.symbols, types: &machine.types };
-        let arguments = Arguments::from(Place { state_dir: blocked.join("state") });
+        let arguments = Arguments::from(Place { state_dir: Some(blocked.join("state")) });
         let error =
             obtain(&kernel, &machine.identity, &arguments, BTreeMap::new, &mut vec![]).unwrap_err();
         assert!(format!("{error:#}").contains("file/state"), "{error:#}");

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `ringfence check`: one pass of all checks over the running kernel, and a report.
+//! `ringfence check`: one pass of all checks over the running kernel, or one that is seen from outside,
+//! and a report.
 
 use std::time::Instant;
 
@@ -7,11 +8,12 @@ use clap::Args;
 
 use crate::Ending;
 use crate::live::{self, Live};
-use crate::report::CheckReport;
+use crate::outside::{self, Outside};
+use crate::report::{CheckReport, Subject, SubjectKind};
 use crate::report_text;
 use crate::screen::{Output, Style};
 
-/// Check the running kernel once and report
+/// Check the running kernel, a guest or a dump once and report
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     /// Print the report as JSON (docs/check-report.schema.json)
@@ -20,21 +22,18 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     live: live::Arguments,
+
+    #[command(flatten)]
+    outside: outside::Arguments,
 }
 
 /// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let started = Instant::now();
-    let mut live = Live::open(&arguments.live)?;
-    let pass = live.check();
-    let host = live.host();
-    let report = CheckReport {
-        kernel: host.identity.clone(),
-        baseline: host.baseline_used.clone(),
-        reader: host.reader_in_words(),
-        notices: host.notices.clone(),
-        pass,
-        elapsed: started.elapsed(),
+    let report = if arguments.outside.are_given() {
+        of_outside(arguments, started)?
+    } else {
+        of_running(arguments, started)?
     };
     let text = if arguments.json {
         report.to_json()?
@@ -43,6 +42,35 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     };
     Output::stdout().put(&text)?;
     ending(&report)
+}
+
+fn of_running(arguments: &Arguments, started: Instant) -> anyhow::Result<CheckReport> {
+    let mut live = Live::open(&arguments.live)?;
+    let pass = live.check();
+    let host = live.host();
+    let kind = SubjectKind::Running;
+    Ok(CheckReport {
+        kernel: host.identity.clone(),
+        subject: Subject { kind, reader: host.reader_in_words(), slide: None },
+        baseline: host.baseline_used.clone(),
+        notices: host.notices.clone(),
+        pass,
+        elapsed: started.elapsed(),
+    })
+}
+
+fn of_outside(arguments: &Arguments, started: Instant) -> anyhow::Result<CheckReport> {
+    let mut guard = arguments.live.guard()?;
+    let outside = Outside::open(&arguments.outside, arguments.live.baseline())?;
+    let pass = outside.check(&mut guard);
+    Ok(CheckReport {
+        kernel: outside.identity,
+        subject: outside.subject,
+        baseline: outside.baseline_used,
+        notices: outside.notices,
+        pass,
+        elapsed: started.elapsed(),
+    })
 }
 
 /// A finding counts whatever else could not be looked at; without any check that ran nothing can be

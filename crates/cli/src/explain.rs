@@ -3,17 +3,20 @@
 //! kernel's tables allows what.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use guard::System;
 use guard::baseline::BaselineKind;
 use guard::explain::{Explanation, Shown, SiteExplanation};
 use guard::journal::Journal;
 use kernel_image::Symbols;
 
 use crate::Ending;
-use crate::baseline::Place;
+use crate::baseline::{self, Place};
 use crate::live::Host;
+use crate::outside::{self, Outside};
 use crate::screen::{Output, Style, Tone, wrap};
 
 /// Show what a place in the kernel should hold, what it holds, and what is allowed there
@@ -27,24 +30,40 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
 
+    /// The image of the kernel; found below /boot and /usr/lib/modules if not given
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+
     #[command(flatten)]
     baseline: Place,
+
+    #[command(flatten)]
+    outside: outside::Arguments,
 }
 
 /// Runs the subcommand. It shows and does not judge, so it ends well whatever it shows.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
-    let host = Host::open(&arguments.baseline.clone().into())?;
-    let address = address(&arguments.place, &host.symbols)?;
-    let journal = Journal::unavailable("a single look has no journal");
-    let explanation = host
-        .with_system(&journal, |system| guard::explain::explain(system, address))
-        .map_err(|missing| anyhow::anyhow!(missing.0))?;
+    let baseline = baseline::Arguments::from(arguments.baseline.clone());
+    let baseline = baseline.with_image(arguments.image.clone());
+    let (explanation, notices) = if arguments.outside.are_given() {
+        let outside = Outside::open(&arguments.outside, &baseline)?;
+        let address = address(&arguments.place, &outside.symbols)?;
+        let look = |system: &System<'_>| guard::explain::explain(system, address);
+        (outside.with_system(look), outside.notices)
+    } else {
+        let host = Host::open(&baseline)?;
+        let address = address(&arguments.place, &host.symbols)?;
+        let journal = Journal::unavailable("a single look has no journal");
+        let look = |system: &System<'_>| guard::explain::explain(system, address);
+        (host.with_system(&journal, look), host.notices)
+    };
+    let explanation = explanation.map_err(|missing| anyhow::anyhow!(missing.0))?;
     let text = if arguments.json {
         format!("{}\n", serde_json::to_string_pretty(&explanation)?)
     } else {
         render(&explanation, Style::of_stdout())
     };
-    for notice in &host.notices {
+    for notice in &notices {
         // Not part of what was asked for, and no reason to fail when nobody reads it.
         let _ = writeln!(std::io::stderr(), "Note: {notice}");
     }

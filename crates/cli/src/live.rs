@@ -48,6 +48,16 @@ impl Arguments {
     pub(crate) fn all_checks(place: Place) -> Self {
         Self { only: Vec::new(), baseline: place.into() }
     }
+
+    /// The checks that are to run.
+    pub(crate) fn guard(&self) -> anyhow::Result<Guard> {
+        Guard::of(&self.only).map_err(|name| anyhow::anyhow!("there is no check named {name}"))
+    }
+
+    /// Which baseline to use.
+    pub(crate) fn baseline(&self) -> &baseline::Arguments {
+        &self.baseline
+    }
 }
 
 fn check_names() -> Vec<&'static str> {
@@ -181,8 +191,7 @@ pub(crate) struct Live {
 impl Live {
     /// Opens everything. The journal comes first, so that what changes meanwhile is in it.
     pub(crate) fn open(arguments: &Arguments) -> anyhow::Result<Self> {
-        let guard = Guard::of(&arguments.only)
-            .map_err(|name| anyhow::anyhow!("there is no check named {name}"))?;
+        let guard = arguments.guard()?;
         let (journal, source) = match JournalReader::open() {
             Ok(source) => (Journal::running(JOURNAL_LIMIT), Some(source)),
             Err(error) => (Journal::unavailable(error.to_string()), None),

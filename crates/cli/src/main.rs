@@ -13,6 +13,7 @@ mod documentation;
 mod explain;
 mod image;
 mod live;
+mod outside;
 mod report;
 mod report_text;
 mod running_image;

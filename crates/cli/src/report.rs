@@ -16,6 +16,37 @@ pub(crate) struct BaselineUsed {
     pub(crate) words: String,
 }
 
+/// What kind of thing was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SubjectKind {
+    /// The kernel that runs here.
+    Running,
+    /// The memory of a guest that runs.
+    GuestRam,
+    /// A dump.
+    Core,
+}
+
+/// What was looked at, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Subject {
+    /// What kind of thing it was.
+    pub(crate) kind: SubjectKind,
+    /// How memory was read, for people.
+    pub(crate) reader: String,
+    /// How far the kernel was moved from where it was linked to; none where nobody asked.
+    #[serde(serialize_with = "hexadecimal")]
+    pub(crate) slide: Option<u64>,
+}
+
+fn hexadecimal<S: Serializer>(value: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(&format_args!("{value:#x}")),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// All that a check reports.
 #[derive(Clone, Debug)]
 pub(crate) struct CheckReport {
@@ -23,8 +54,8 @@ pub(crate) struct CheckReport {
     pub(crate) kernel: Identity,
     /// What memory was compared with.
     pub(crate) baseline: BaselineUsed,
-    /// How memory was read, for people.
-    pub(crate) reader: String,
+    /// What was looked at, and how.
+    pub(crate) subject: Subject,
     /// What the caller should know of how this check was made, one line each: a new baseline, a
     /// reader that fell back.
     pub(crate) notices: Vec<String>,
@@ -38,6 +69,7 @@ pub(crate) struct CheckReport {
 #[derive(Serialize)]
 struct Json<'a> {
     kernel: &'a Identity,
+    subject: &'a Subject,
     baseline: BaselineKind,
     text: Option<TextSummary>,
     module_text: Option<ModulesSummary>,
@@ -54,6 +86,7 @@ impl CheckReport {
     pub(crate) fn to_json(&self) -> serde_json::Result<String> {
         let mut text = serde_json::to_string_pretty(&Json {
             kernel: &self.kernel,
+            subject: &self.subject,
             baseline: self.baseline.kind,
             text: self.pass.text,
             module_text: self.pass.module_text,
@@ -134,7 +167,11 @@ pub(crate) mod tests {
                 kind: BaselineKind::FirstCheck,
                 words: "the state at first check".into(),
             },
-            reader: "inline loads".into(),
+            subject: Subject {
+                kind: SubjectKind::GuestRam,
+                reader: "guest RAM".into(),
+                slide: Some(0x1a00_0000),
+            },
             notices: vec!["took a new baseline".into()],
             pass: Report {
                 text: Some(TextSummary {
@@ -186,6 +223,7 @@ pub(crate) mod tests {
         let text = with_everything().to_json().unwrap();
         let fields = [
             "kernel",
+            "subject",
             "baseline",
             "text",
             "module_text",
@@ -202,6 +240,8 @@ pub(crate) mod tests {
         assert_eq!(value.as_object().unwrap().len(), fields.len());
         assert_eq!(value["baseline"], "first-check");
         assert_eq!(value["elapsed_ms"], 412.345);
+        assert_eq!(value["subject"]["kind"], "guest-ram");
+        assert_eq!(value["subject"]["slide"], "0x1a000000");
         assert_eq!(value["findings"][0]["address"], "0xffffffff81234565");
         assert_eq!(value["checks"][3]["status"], "unavailable");
     }
@@ -220,6 +260,8 @@ pub(crate) mod tests {
     #[test]
     fn a_report_of_one_check_without_text_follows_the_schema() {
         let mut with_less = with_everything();
+        with_less.subject.kind = SubjectKind::Running;
+        with_less.subject.slide = None;
         with_less.pass.text = None;
         with_less.pass.module_text = None;
         with_less.pass.checks.truncate(1);
@@ -237,6 +279,8 @@ pub(crate) mod tests {
         for (pointer, value) in [
             ("/baseline", json!("none")),
             ("/kernel/boot_id", json!("yesterday")),
+            ("/subject/kind", json!("photograph")),
+            ("/subject/slide", json!(12)),
             ("/checks/0/status", json!("fine")),
             ("/checks/3/reason", json!(null)),
             ("/findings/0/address", json!(5)),
@@ -250,6 +294,6 @@ pub(crate) mod tests {
         let mut more = good.clone();
         more["surprise"] = json!(1);
         assert!(!published.is_valid(&more));
-        assert_eq!(refused, 6);
+        assert_eq!(refused, 8);
     }
 }

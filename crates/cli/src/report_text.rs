@@ -63,7 +63,10 @@ fn head(text: &mut String, report: &CheckReport, style: Style) {
         BaselineKind::FirstCheck => "state at first check",
     };
     beside(text, "Baseline", &format!("{kind}: {}", report.baseline.words), style);
-    beside(text, "Read by", &report.reader, style);
+    beside(text, "Read by", &report.subject.reader, style);
+    if let Some(slide) = report.subject.slide {
+        beside(text, "", &format!("moved up by {slide:#x} from where it was linked to"), style);
+    }
     for notice in &report.notices {
         beside(text, "Note", notice, style);
     }
@@ -262,7 +265,8 @@ mod tests {
             "6.12.0-test",
             "00112233445566778899aabbccddeeff00112233",
             "state at first check",
-            "inline loads",
+            "guest RAM",
+            "moved up by 0x1a000000",
             "took a new baseline",
             "18,911,432 bytes",
             "1.72 %",

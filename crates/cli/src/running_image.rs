@@ -21,18 +21,8 @@ pub(crate) fn places(release: &str) -> [PathBuf; 3] {
 
 /// Reads an image and makes sure that it is the running kernel's.
 pub(crate) fn read(path: &Path, identity: &Identity) -> anyhow::Result<KernelImage> {
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let metadata = file.metadata().with_context(|| path.display().to_string())?;
-    if !metadata.is_file() || metadata.len() == 0 {
-        bail!("{} is not a file with a kernel in it", path.display());
-    }
-    // SAFETY: the mapping is only read, and dropped once the image is decoded. Should somebody
-    // write to the file meanwhile, the parser survives it as it survives any bytes.
-    let bytes = unsafe { Mmap::map(&file) };
-    let bytes = bytes.with_context(|| format!("cannot map {}", path.display()))?;
-    let image = KernelImage::parse(&bytes).with_context(|| path.display().to_string())?;
-    let build_id: String =
-        image.build_id().unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect();
+    let image = parse(path)?;
+    let build_id = build_id(&image);
     if build_id != identity.build_id || build_id.is_empty() {
         bail!(
             "{} is another kernel: it has build id {build_id}, the running one {}; was the kernel \
@@ -42,6 +32,25 @@ pub(crate) fn read(path: &Path, identity: &Identity) -> anyhow::Result<KernelIma
         );
     }
     Ok(image)
+}
+
+/// Reads an image.
+pub(crate) fn parse(path: &Path) -> anyhow::Result<KernelImage> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let metadata = file.metadata().with_context(|| path.display().to_string())?;
+    if !metadata.is_file() || metadata.len() == 0 {
+        bail!("{} is not a file with a kernel in it", path.display());
+    }
+    // SAFETY: the mapping is only read, and dropped once the image is decoded. Should somebody
+    // write to the file meanwhile, the parser survives it as it survives any bytes.
+    let bytes = unsafe { Mmap::map(&file) };
+    let bytes = bytes.with_context(|| format!("cannot map {}", path.display()))?;
+    KernelImage::parse(&bytes).with_context(|| path.display().to_string())
+}
+
+/// The build id of an image in hexadecimal; empty if it has none.
+pub(crate) fn build_id(image: &KernelImage) -> String {
+    image.build_id().unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

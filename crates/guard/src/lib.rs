@@ -19,6 +19,7 @@ pub mod fields;
 pub mod finding;
 pub mod journal;
 pub mod known_pages;
+mod memory_views;
 pub mod modules;
 pub mod mutation;
 pub mod owners;
@@ -34,6 +35,7 @@ pub mod watch;
 
 pub use check::{About, Check, CheckResult, Missing, Outcome, Status, System};
 pub use finding::{Finding, Hook, ModulesSummary, TextSummary};
+pub use memory_views::MemoryViews;
 pub use modules::{ModuleFiles, NoModuleFiles};
 pub use registers::{NoRegisters, Registers};
 pub use run::{Guard, Report};

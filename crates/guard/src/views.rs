@@ -58,6 +58,10 @@ pub trait Views {
     /// The content of a small file of /proc, /sys or tracefs, such as `/proc/sys/kernel/modprobe`.
     /// `/sys/kernel/security` and `/sys/kernel/tracing` work wherever these are mounted, or not.
     fn file(&self, path: &str) -> Result<String, Missing>;
+    /// Where the content of such a file is really read from, for evidence.
+    fn source_of(&self, path: &str) -> String {
+        path.to_owned()
+    }
     /// The modules that have a directory below /sys/module, without what is built in.
     fn modules_in_sysfs(&self) -> Result<BTreeSet<String>, Missing> {
         no_views()
@@ -79,7 +83,7 @@ pub trait Views {
 pub struct NoViews;
 
 fn no_views<T>() -> Result<T, Missing> {
-    Err(Missing::because("a saved image has no system interfaces to compare with"))
+    Err(Missing::because("from outside there are no interfaces of the system to compare with"))
 }
 
 impl Views for NoViews {

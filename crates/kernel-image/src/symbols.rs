@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use crate::elf::START_KERNEL_MAP;
 use crate::name_index::NameIndex;
 
 /// One symbol.
@@ -201,6 +202,18 @@ impl Symbols {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The symbols of a kernel that was moved up by `slide` bytes. What is below the kernel's own
+    /// range stays: offsets of per-CPU variables, which kernels up to 6.14 count from zero.
+    #[must_use]
+    pub fn moved(&self, slide: u64) -> Self {
+        let mut moved = self.clone();
+        let kernel = moved.entries.partition_point(|entry| entry.address < START_KERNEL_MAP);
+        for entry in moved.entries.iter_mut().skip(kernel) {
+            entry.address = entry.address.saturating_add(slide);
+        }
+        moved
     }
 
     /// The lowest address of a symbol with this name.

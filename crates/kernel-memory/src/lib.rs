@@ -12,6 +12,7 @@ mod kernel;
 mod lists;
 mod object;
 pub mod page_tables;
+pub mod physical;
 pub mod saved;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use fake::FakeMemory;
 pub use kernel::Kernel;
 pub use object::Object;
 pub use page_tables::PageTables;
+pub use physical::PhysicalMemory;
 pub use saved::SavedImage;
 
 /// Bytes in a page of the smallest size on x86-64.

@@ -100,13 +100,8 @@ pub enum Error {
         output: String,
     },
     /// QEMU's monitor refused a command, or says something that is no answer.
-    #[error("QEMU's monitor, {command}: {problem}")]
-    Monitor {
-        /// The command.
-        command: String,
-        /// What is wrong.
-        problem: String,
-    },
+    #[error(transparent)]
+    Monitor(#[from] qmp::Error),
 }
 
 impl Error {

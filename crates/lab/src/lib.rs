@@ -22,7 +22,6 @@ mod process;
 mod programs;
 mod protocol;
 mod qemu;
-mod qmp;
 mod ram;
 pub mod scenario;
 pub mod scenarios;

@@ -2,10 +2,13 @@
 //! A guest: boot it, run commands in it, look at it from outside.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
+
+use qmp::Qmp;
 
 use crate::error::{Error, Result};
 use crate::guest::{Guest, NoAnswer, Output};
@@ -13,7 +16,6 @@ use crate::initramfs;
 use crate::kernels::Kernel;
 use crate::process::Process;
 use crate::qemu::{Machine, Qemu};
-use crate::qmp::Qmp;
 use crate::ram::Ram;
 
 /// A guest that has not come up by then does not.
@@ -69,6 +71,13 @@ impl Boot {
     #[must_use]
     pub fn memory(mut self, megabytes: u32) -> Self {
         self.machine.memory = megabytes;
+        self
+    }
+
+    /// A second monitor, which listens on a socket.
+    #[must_use]
+    pub fn monitor(mut self, socket: impl Into<PathBuf>) -> Self {
+        self.machine.monitor = Some(socket.into());
         self
     }
 
@@ -242,17 +251,17 @@ impl Vm {
     ///
     /// # Errors
     /// When QEMU is gone, and those of what is done.
-    pub fn with_monitor<T>(&mut self, what: impl FnOnce(&mut Qmp) -> Result<T>) -> Result<T> {
+    pub fn with_monitor<T>(&mut self, what: impl FnOnce(&mut Qmp) -> qmp::Result<T>) -> Result<T> {
         let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
         if monitor.is_none() {
-            let socket = self.qemu.monitor.take().ok_or_else(|| Error::Monitor {
+            let socket = self.qemu.monitor.take().ok_or_else(|| qmp::Error {
                 command: "greeting".to_owned(),
                 problem: "it did not answer before".to_owned(),
             })?;
             *monitor = Some(Qmp::connect(socket)?);
         }
         match monitor.as_mut() {
-            Some(qmp) => what(qmp),
+            Some(qmp) => Ok(what(qmp)?),
             None => Err(Error::Agent("no monitor".to_owned())),
         }
     }
@@ -263,6 +272,13 @@ impl Vm {
     /// When it cannot be mapped.
     pub fn ram(&self) -> Result<Ram> {
         Ram::map(&self.qemu.memory)
+    }
+
+    /// A path by which other programs can open the guest's memory as long as this runs.
+    #[must_use]
+    pub fn ram_path(&self) -> PathBuf {
+        let descriptor = self.qemu.memory.as_raw_fd();
+        format!("/proc/{}/fd/{descriptor}", std::process::id()).into()
     }
 
     /// Powers the guest off, and kills it if it does not come to an end.

@@ -96,7 +96,7 @@ impl StateDirectory {
     }
 
     pub(super) fn place(&self) -> Place {
-        Place { state_dir: self.0.clone() }
+        Place { state_dir: Some(self.0.clone()) }
     }
 
     pub(super) fn new() -> anyhow::Result<Self> {

@@ -3,6 +3,7 @@
 
 mod objects;
 mod page_tables;
+mod physical;
 mod saved;
 mod walks;
 

@@ -25,7 +25,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 
 /// How an attack is told of.
 #[derive(Clone, Copy, Debug)]
-enum Told {
+pub(super) enum Told {
     /// A finding of this check, whose technique has these words.
     Finding(&'static str, &'static str),
     /// A hook of this mechanism, with its owner: a legitimate mechanism, which policy judges.
@@ -35,7 +35,7 @@ enum Told {
 use Told::{Finding, Hook};
 
 /// The subjects with what is told of each.
-const ATTACKS: &[(&str, Told)] = &[
+pub(super) const ATTACKS: &[(&str, Told)] = &[
     ("inline_start", Finding("text", "early return")),
     ("inline_jump", Finding("text", "inline patch at function start")),
     ("inline_middle", Finding("text", "inline patch within a function")),
@@ -101,7 +101,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
 }
 
 /// Where the subjects for this kernel are; none if they cannot be built.
-fn subjects(cell: &Cell<'_>) -> anyhow::Result<Option<PathBuf>> {
+pub(super) fn subjects(cell: &Cell<'_>) -> anyhow::Result<Option<PathBuf>> {
     let kernel = cell.kernel();
     let headers = kernel.directory.join("headers");
     if headers.read_dir().is_ok_and(|mut packages| packages.next().is_none()) {
@@ -190,7 +190,7 @@ impl<'vm> Watch<'vm> {
     }
 }
 
-fn tells(event: &Value, told: Told) -> bool {
+pub(super) fn tells(event: &Value, told: Told) -> bool {
     let has = |value: &Value, words: &str| value.as_str().is_some_and(|text| text.contains(words));
     match told {
         Finding(check, technique) => {

@@ -4,6 +4,7 @@
 use crate::scenario::Scenario;
 
 mod attacks;
+mod attacks_outside;
 mod boots;
 mod check;
 mod modules;
@@ -20,6 +21,7 @@ pub fn all() -> Vec<Scenario> {
         ringfence_check::SCENARIO,
         modules::SCENARIO,
         attacks::SCENARIO,
+        attacks_outside::SCENARIO,
         watch_churn::SCENARIO,
     ]
 }

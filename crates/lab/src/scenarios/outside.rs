@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A guest can be looked at from outside: its memory while it runs, its registers, and dumps.
+//! A guest can be looked at from outside: its memory while it runs, its registers, and dumps of each
+//! format. `ringfence check` on the host finds nothing in any of them, and leaves nothing unexplained.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
+use qmp::DumpFormat;
 
-use crate::qmp::DumpFormat;
 use crate::scenario::{Cell, Outcome, Scenario, expect_same};
-use crate::vm::Boot;
+use crate::scenarios::check::clean_from_outside;
+use crate::vm::{Boot, Vm};
 
 /// See the module.
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "outside",
-    about: "memory, registers and dumps of a guest can be read from outside",
+    about: "`ringfence check` from outside explains a running guest and dumps of it",
     core: |kernel| kernel.name == "6.12-cloud-amd64",
     run,
 };
@@ -21,7 +26,9 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 
 fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
-    let mut vm = cell.boot(&Boot::new())?;
+    let socket = Socket::new();
+    // Two modules, so that there are some to be compared with their files.
+    let mut vm = cell.boot(&Boot::new().module("tun").module("veth").monitor(&socket.0))?;
     // A function's bytes as the guest itself sees them; physical = virtual - base + phys_base.
     let address = vm.shell("awk '$3 == \"linux_banner\" { print $1 }' /proc/kallsyms")?;
     let address = u64::from_str_radix(&address, 16).context("the address of linux_banner")?;
@@ -46,20 +53,107 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
         ensure!(registers.contains(register), "QEMU says no {register}: {registers}");
     }
 
-    let (elf, kdump) = (cell.logs().join("elf.dump"), cell.logs().join("kdump.dump"));
-    vm.with_monitor(|qmp| {
-        qmp.dump(&elf, DumpFormat::Elf)?;
-        qmp.dump(&kdump, DumpFormat::KdumpZlib)
-    })?;
-    let begins = |path, with: &[u8]| fs::read(path).is_ok_and(|bytes| bytes.starts_with(with));
-    ensure!(begins(&elf, b"\x7fELF"), "the dump in ELF is none");
-    // QEMU writes kdump's format flattened, with a header of makedumpfile's around it.
-    ensure!(begins(&kdump, b"makedumpfile"), "the dump in kdump's format is none");
-    let size = fs::metadata(&kdump).map(|data| data.len() >> 20).unwrap_or_default();
-    for dump in [elf, kdump] {
-        fs::remove_file(&dump).with_context(|| dump.display().to_string())?;
-    }
+    let running = while_it_runs(cell, &vm, &socket)?;
+    dumps(cell, &mut vm)?;
     expect_same("the guest after all that", vm.shell("echo alive")?.as_str(), "alive")?;
     vm.power_off();
-    Ok(Outcome::passed(format!("{size} MiB")))
+    Ok(Outcome::passed(running))
+}
+
+/// A socket for QEMU's monitor. Its name has to be short (`sun_path`, unix(7)), so it is not among the
+/// logs.
+pub(super) struct Socket(pub(super) PathBuf);
+
+impl Socket {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        let name = format!("ringfence-{}-{:p}.qmp", std::process::id(), &raw const now);
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // QEMU may have taken it away already.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Checks a guest that is at work. Gives how long the pass over the text took.
+fn while_it_runs(cell: &Cell<'_>, vm: &Vm, socket: &Socket) -> anyhow::Result<String> {
+    // A page that says of a kernel that it is elsewhere, as any program can make.
+    let forged = format!(
+        "OSRELEASE={}\nKERNELOFFSET=0\nNUMBER(phys_base)=0\nSYMBOL(init_top_pgt)=ffffffff81000000\n",
+        cell.kernel().release
+    );
+    vm.put("/tmp/forged", 0o600, forged.as_bytes())?;
+    let busy = "while :; do cat /proc/*/stat >/dev/null; done";
+    let work = vm.start(&["/bin/sh", "-c", busy], std::time::Duration::from_secs(600))?;
+    let (ram, socket) = (vm.ram_path(), socket.0.display().to_string());
+    let arguments = ["--guest-ram", &ram.display().to_string(), "--qmp", &socket];
+    let report = clean_from_outside(cell, "guest-ram", &arguments)?;
+    drop(work);
+    let slide = report["subject"]["slide"].as_str().unwrap_or_default();
+    ensure!(slide.starts_with("0x"), "no slide in {}", report["subject"]);
+    let compared = &report["module_text"]["compared"];
+    ensure!(compared.as_u64() >= Some(2), "{compared} modules were compared, 2 are loaded");
+    let reader = report["subject"]["reader"].as_str().unwrap_or_default();
+    ensure!(reader.contains("registers of 2 by QMP"), "no registers: {reader}");
+    let checks = report["checks"].as_array().into_iter().flatten();
+    let text =
+        checks.filter(|check| check["name"] == "text").find_map(|c| c["elapsed_us"].as_u64());
+    Ok(format!("text in {} ms", text.unwrap_or(0) / 1000))
+}
+
+/// Dumps of the guest, each checked and taken away.
+fn dumps(cell: &Cell<'_>, vm: &mut Vm) -> anyhow::Result<()> {
+    let logs = fs::canonicalize(cell.logs()).context("the directory of logs")?;
+    let check = |name: &str, file: &Path, begins: &[u8]| -> anyhow::Result<()> {
+        let mut first = vec![0; begins.len()];
+        std::io::Read::read_exact(&mut File::open(file)?, &mut first)?;
+        ensure!(first == begins, "the dump {name} begins with {first:?}");
+        clean_from_outside(cell, name, &["--core", &file.display().to_string()])?;
+        fs::remove_file(file).with_context(|| file.display().to_string())
+    };
+    let (elf, kdump) = (logs.join("elf.dump"), logs.join("kdump.dump"));
+    vm.with_monitor(|qmp| qmp.dump(&elf, DumpFormat::Elf))?;
+    check("elf", &elf, b"\x7fELF")?;
+    // QEMU writes kdump's format flattened, with a header of makedumpfile's around it.
+    vm.with_monitor(|qmp| qmp.dump(&kdump, DumpFormat::KdumpZlib))?;
+    check("kdump", &kdump, b"makedumpfile")?;
+    // What is copied while the guest changes it may contradict itself.
+    let (lime, raw) = (logs.join("lime.dump"), logs.join("raw.dump"));
+    vm.with_monitor(|qmp| qmp.stop())?;
+    let size = vm.ram()?.size();
+    copy(vm, &raw, &[(0, size)], |_, _| Vec::new())?;
+    // Without the hole of the first megabyte, as LiME writes it.
+    copy(vm, &lime, &[(0, 0x9_f000), (0x10_0000, size)], |start, end| {
+        let numbers = [start, end - 1, 0].map(u64::to_le_bytes).concat();
+        [b"EMiL\x01\0\0\0".as_slice(), &numbers].concat()
+    })?;
+    vm.with_monitor(|qmp| qmp.go_on())?;
+    check("lime", &lime, b"EMiL")?;
+    check("raw", &raw, b"")
+}
+
+/// Copies ranges of the guest's memory into a file, each behind its header.
+fn copy(
+    vm: &Vm,
+    file: &Path,
+    ranges: &[(u64, u64)],
+    header: impl Fn(u64, u64) -> Vec<u8>,
+) -> anyhow::Result<()> {
+    const CHUNK: u64 = 1 << 20;
+    let ram = vm.ram()?;
+    let mut out = BufWriter::new(File::create(file).with_context(|| file.display().to_string())?);
+    for (start, end) in ranges {
+        out.write_all(&header(*start, *end))?;
+        let mut at = *start;
+        while at < *end {
+            let length = CHUNK.min(end - at);
+            out.write_all(&ram.read(at, length as usize).context("memory of the guest")?)?;
+            at += length;
+        }
+    }
+    Ok(out.flush()?)
 }

@@ -29,7 +29,8 @@ pub(super) fn is_filter(program: &Program) -> bool {
 
 /// Where the structures of classic filters are, by where their code starts.
 ///
-/// Programs that have an id tell which part of the address space to look through.
+/// Programs that have an id tell which part of the address space to look through, and where there are
+/// none, the kernel's own variable does.
 pub(super) fn filters(
     kernel: &Kernel<'_>,
     recovered: &mut Recovered,
@@ -38,10 +39,16 @@ pub(super) fn filters(
     let Ok(known) = objects::entries(kernel, recovered, BpfKind::Program) else {
         return BTreeMap::new();
     };
-    let Some(lowest) = known.iter().map(|entry| entry.address).min() else {
+    let mut addresses: Vec<u64> = known.iter().map(|entry| entry.address).collect();
+    if addresses.is_empty() {
+        // `vmalloc_base`, arch/x86/kernel/head64.c (6.1 to 7.3).
+        let base = kernel.symbol("vmalloc_base").and_then(|at| kernel.u64_at(at));
+        addresses.extend(base);
+    }
+    let (Some(lowest), Some(highest)) = (addresses.iter().min(), addresses.iter().max()) else {
         return BTreeMap::new();
     };
-    let highest = known.iter().map(|entry| entry.address).max().unwrap_or(lowest);
+    let (lowest, highest) = (*lowest, *highest);
     let (lowest, highest) = (lowest & !(PART - 1), highest | (PART - 1));
     let mut areas: Vec<u64> = Vec::new();
     let mut end = 0;

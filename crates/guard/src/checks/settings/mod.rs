@@ -72,7 +72,10 @@ impl Check for Settings {
             // Read again: a setting may be changed and changed back by its owner.
             match value(system.views, setting) {
                 Ok(again) if again == seen => {
-                    outcome.findings.push(finding(setting, sealed, seen, technique));
+                    let mut found = finding(setting, sealed, seen, technique);
+                    let source = system.views.source_of(setting.path);
+                    found.evidence.push(format!("read twice from {source}"));
+                    outcome.findings.push(found);
                 }
                 Ok(_) | Err(_) => {}
             }
@@ -82,7 +85,9 @@ impl Check for Settings {
             return Err(Missing("none of the settings could be read".to_owned()));
         }
         if !absent.is_empty() {
-            outcome.reduced.push(format!("not on this kernel: {}", absent.join(", ")));
+            outcome
+                .reduced
+                .push(format!("not on this kernel, or not to be seen: {}", absent.join(", ")));
         }
         if !unsealed.is_empty() {
             outcome.reduced.push(format!(
@@ -228,7 +233,7 @@ fn finding(setting: &Setting, sealed: Option<&str>, seen: String, technique: Str
         seen: format!("{} = {seen}", setting.name),
         technique,
         owner: None,
-        evidence: vec![format!("read twice from {}", setting.path)],
+        evidence: Vec::new(),
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! QEMU's monitor: stop and go on, registers, dumps of memory.
+//! The connection: commands and their answers.
 //!
 //! The protocol is a JSON object per line (docs/interop/qmp-spec.txt of QEMU 7.2). QEMU greets, is
 //! told `qmp_capabilities`, and then answers each command with `return` or `error`; events may come
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result};
+use crate::{Error, Result};
 
 /// A dump of memory takes seconds; nothing takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -47,7 +47,8 @@ impl Qmp {
     /// # Errors
     /// When QEMU is gone or speaks something else.
     pub fn connect(socket: UnixStream) -> Result<Self> {
-        socket.set_read_timeout(Some(PATIENCE)).map_err(Error::system("limiting a read"))?;
+        let limited = socket.set_read_timeout(Some(PATIENCE));
+        limited.map_err(|error| monitor("greeting", error.to_string()))?;
         let mut qmp = Self { lines: BufReader::new(socket) };
         let greeting = qmp.line("greeting")?;
         if greeting.get("QMP").is_none() {
@@ -55,6 +56,16 @@ impl Qmp {
         }
         qmp.execute("qmp_capabilities", &json!({}))?;
         Ok(qmp)
+    }
+
+    /// Connects to a monitor that listens on a socket of this name.
+    ///
+    /// # Errors
+    /// When nobody listens there, and those of [`connect`](Self::connect).
+    pub fn open(path: &Path) -> Result<Self> {
+        let socket = UnixStream::connect(path);
+        let problem = |error| monitor("greeting", format!("{}: {error}", path.display()));
+        Self::connect(socket.map_err(problem)?)
     }
 
     /// Runs a command and gives what it returns.
@@ -145,7 +156,7 @@ fn answer(command: &str, mut line: Value) -> Option<Result<Value>> {
 }
 
 fn monitor(command: &str, problem: String) -> Error {
-    Error::Monitor { command: command.to_owned(), problem }
+    Error { command: command.to_owned(), problem }
 }
 
 #[cfg(test)]
