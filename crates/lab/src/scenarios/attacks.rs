@@ -57,6 +57,10 @@ const ATTACKS: &[(&str, Told)] = &[
     ("module_hidden_list", Finding("modules", "")),
     ("module_hidden_sysfs", Finding("modules", "")),
     ("module_hidden_tree", Finding("modules", "")),
+    ("netfilter_hook", Hook("netfilter")),
+    ("keyboard_notifier", Hook("notifier")),
+    ("module_notifier", Hook("notifier")),
+    ("binfmt_handler", Hook("binfmt")),
 ];
 
 /// When one counts as not found. A check that runs in each fifth pass needs as many, and an emulated
