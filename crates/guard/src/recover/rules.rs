@@ -189,6 +189,30 @@ pub(super) const RULES: &[Rule] = &[
         verify: list_of_network_namespaces,
         configured_by: "this kernel lacks CONFIG_NET",
     },
+    // net/core/sock.c
+    Rule {
+        name: "proto_list",
+        functions: &["proto_register", "proto_unregister", "proto_seq_start"],
+        takes: any,
+        members: &[],
+        verify: list_of_protocols,
+        configured_by: "this kernel lacks CONFIG_NET",
+    },
+    // fs/super.c
+    Rule {
+        name: "super_blocks",
+        functions: &[
+            "iterate_supers",
+            "iterate_supers_type",
+            "user_get_super",
+            "generic_shutdown_super",
+            "__iterate_supers",
+        ],
+        takes: any,
+        members: &[],
+        verify: list_of_file_systems,
+        configured_by: "the names of these functions have changed",
+    },
     // fs/exec.c
     Rule {
         name: "formats",
@@ -411,6 +435,25 @@ fn list_of_network_namespaces(kernel: &Kernel<'_>, at: u64) -> Option<Proof> {
     list(kernel, at, "net", "list", |net| {
         net.u64("ns.inum").is_ok_and(|number| number >= 0xefff_fff0)
             && net.u64("loopback_dev").is_ok_and(is_pointer)
+    })
+}
+
+/// `include/net/sock.h`: what sockets are made of.
+fn list_of_protocols(kernel: &Kernel<'_>, at: u64) -> Option<Proof> {
+    list(kernel, at, "proto", "node", |protocol| {
+        let name = protocol.string("name").unwrap_or_default();
+        let named = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+        named && protocol.u64("obj_size").is_ok_and(|size| (1..1 << 16).contains(&size))
+    })
+}
+
+/// `include/linux/fs.h`: file systems that are mounted, each with its type.
+fn list_of_file_systems(kernel: &Kernel<'_>, at: u64) -> Option<Proof> {
+    list(kernel, at, "super_block", "s_list", |mounted| {
+        let of_type = mounted.u64("s_type").ok().filter(|of_type| is_pointer(*of_type));
+        let named = of_type.and_then(|of_type| field(kernel, "file_system_type", of_type, "name"));
+        named.is_some_and(|name| name >= 0xff00_0000_0000_0000)
+            && mounted.u64("s_blocksize").is_ok_and(u64::is_power_of_two)
     })
 }
 

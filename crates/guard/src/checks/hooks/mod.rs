@@ -15,7 +15,7 @@ mod ftrace;
 mod kprobes;
 mod links;
 mod lsm;
-mod netfilter;
+pub(super) mod netfilter;
 mod notifiers;
 mod tracepoints;
 

@@ -11,6 +11,7 @@ use kernel_memory::{Kernel, Object};
 use super::{Gathered, Look};
 use crate::check::Missing;
 use crate::finding::Hook;
+use crate::recover::Recovered;
 
 /// Hooks at one place; the kernel has no more (`MAX_HOOK_COUNT`, net/netfilter/core.c).
 const MOST_HOOKS: u64 = 1024;
@@ -43,7 +44,7 @@ pub(super) fn gather(look: &mut Look<'_, '_>, gathered: &mut Gathered) -> Result
         return Err(Missing::because("netfilter hooks: this kernel lacks CONFIG_NETFILTER"));
     }
     let layout = Layout::of(&kernel)?;
-    let namespaces = namespaces(look)?;
+    let namespaces = namespaces(&kernel, look.recovered)?;
     for (index, address) in namespaces.iter().enumerate() {
         let net = kernel.object("net", *address)?;
         // The first is the one that the kernel starts with.
@@ -69,9 +70,11 @@ pub(super) fn gather(look: &mut Look<'_, '_>, gathered: &mut Gathered) -> Result
 }
 
 /// The network namespaces, the initial one first.
-pub(super) fn namespaces(look: &mut Look<'_, '_>) -> Result<Vec<u64>, Missing> {
-    let kernel = look.kernel;
-    let head = look.recovered.data_symbol(&kernel, "net_namespace_list")?.address;
+pub(in crate::checks) fn namespaces(
+    kernel: &Kernel<'_>,
+    recovered: &mut Recovered,
+) -> Result<Vec<u64>, Missing> {
+    let head = recovered.data_symbol(kernel, "net_namespace_list")?.address;
     let namespaces = kernel.list(head, "net", "list").map(|net| net.map(|net| net.address()));
     Ok(namespaces.collect::<Result<_, _>>()?)
 }

@@ -61,7 +61,7 @@ pub(super) fn gather(look: &mut Look<'_, '_>, gathered: &mut Gathered) -> Result
     }
     let mut chains = look.chains.found.clone().unwrap_or_default();
     // Devices of a network namespace have a chain of their own.
-    match super::netfilter::namespaces(look) {
+    match super::netfilter::namespaces(&kernel, look.recovered) {
         Ok(namespaces) => chains.extend(namespaces.iter().filter_map(|net| {
             let net = kernel.object("net", *net).ok()?;
             let first = net.field("netdev_chain.head").ok()?.address();
