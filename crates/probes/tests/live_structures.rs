@@ -114,7 +114,7 @@ fn a_system_at_work_has_no_findings() {
         });
         let _stop = OnDrop(|| stop.store(true, Ordering::Relaxed));
         let mut findings: Vec<Finding> = Vec::new();
-        for check in ["hooks", "bpf", "tasks", "settings", "executable_pages"] {
+        for check in ["hooks", "operations", "bpf", "tasks", "settings", "executable_pages"] {
             for round in 0..8 {
                 let mut guard = only(check);
                 let journal = no_journal();

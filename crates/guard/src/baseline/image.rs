@@ -28,7 +28,7 @@ use super::its;
 use super::machine::{observe, read_pointers, value_of};
 use super::seal::{Outline, Sealer};
 use super::take::{TakeError, bounds};
-use super::{Baseline, BaselineKind, Identity, RegionKind};
+use super::{Baseline, BaselineKind, Identity, RegionKind, pointers};
 use crate::check::Missing;
 
 /// Texts in read-only data that the boot code cuts at their commas, with who does it. Each comma may
@@ -120,6 +120,9 @@ impl Baseline {
         let objects: Vec<String> =
             sources.objects.iter().map(|(name, bytes)| format!("{name} {bytes}")).collect();
         facts.insert(FACT_OBJECTS.to_owned(), objects.join(", "));
+        let text = text.map_or(0, |text| text.start);
+        let in_data = pointers::in_words(&pointers::of_image(&placed), text);
+        facts.insert(pointers::FACT.to_owned(), in_data);
         let taken_at =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |past| past.as_secs());
         let kind = BaselineKind::Image;

@@ -15,6 +15,7 @@ pub mod image;
 pub(crate) mod its;
 pub mod machine;
 mod parts;
+pub mod pointers;
 pub mod seal;
 pub mod take;
 

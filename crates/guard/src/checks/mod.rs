@@ -2,12 +2,14 @@
 //! The checks: one file each, registered here.
 
 pub mod bpf;
+pub mod credentials;
 pub mod executable_pages;
 pub mod hooks;
 pub mod jump_labels;
 pub mod looks;
 pub mod module_text;
 pub mod modules;
+pub mod operations;
 pub mod own;
 pub mod read_paths;
 pub mod rodata;
@@ -29,8 +31,10 @@ pub fn all() -> Vec<Box<dyn Check>> {
         Box::<jump_labels::JumpLabels>::default(),
         Box::<static_calls::StaticCalls>::default(),
         Box::<hooks::Hooks>::default(),
+        Box::<operations::Operations>::default(),
         Box::<bpf::Bpf>::default(),
         Box::<tasks::Tasks>::default(),
+        Box::<credentials::Credentials>::default(),
         Box::<settings::Settings>::default(),
         Box::<modules::Modules>::default(),
         Box::<executable_pages::ExecutablePages>::default(),

@@ -15,6 +15,7 @@
 //! Rejected: signatures of instruction bytes (break with each compiler), and scanning all data for
 //! look-alikes (slow, and an attacker may plant one; code is compared with its image elsewhere).
 
+pub mod callers;
 mod code;
 mod rules;
 #[cfg(test)]

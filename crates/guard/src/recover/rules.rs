@@ -175,6 +175,53 @@ pub(super) const RULES: &[Rule] = &[
         verify: table_of_lsm_calls,
         configured_by: "this kernel lacks CONFIG_SECURITY",
     },
+    // net/core/net_namespace.c; walked by for_each_net() in net/core/dev.c and rtnetlink.c
+    Rule {
+        name: "net_namespace_list",
+        functions: &[
+            "register_netdevice_notifier",
+            "unregister_netdevice_notifier",
+            "rtnl_link_unregister",
+            "unregister_pernet_operations",
+        ],
+        takes: any,
+        members: &[],
+        verify: list_of_network_namespaces,
+        configured_by: "this kernel lacks CONFIG_NET",
+    },
+    // net/core/sock.c
+    Rule {
+        name: "proto_list",
+        functions: &["proto_register", "proto_unregister", "proto_seq_start"],
+        takes: any,
+        members: &[],
+        verify: list_of_protocols,
+        configured_by: "this kernel lacks CONFIG_NET",
+    },
+    // fs/super.c
+    Rule {
+        name: "super_blocks",
+        functions: &[
+            "iterate_supers",
+            "iterate_supers_type",
+            "user_get_super",
+            "generic_shutdown_super",
+            "__iterate_supers",
+        ],
+        takes: any,
+        members: &[],
+        verify: list_of_file_systems,
+        configured_by: "the names of these functions have changed",
+    },
+    // fs/exec.c
+    Rule {
+        name: "formats",
+        functions: &["__register_binfmt", "bprm_execve", "search_binary_handler"],
+        takes: any,
+        members: &[],
+        verify: list_of_executable_formats,
+        configured_by: "the names of these functions have changed",
+    },
     // mm/init-mm.c; used in mm/vmalloc.c
     Rule {
         name: "init_mm",
@@ -379,6 +426,42 @@ pub(crate) const KPROBE_BUCKETS: u64 = 64;
 
 fn list_of_livepatches(kernel: &Kernel<'_>, at: u64) -> Option<Proof> {
     list(kernel, at, "klp_patch", "list", |patch| patch.u64("objs").is_ok_and(is_pointer))
+}
+
+/// `include/net/net_namespace.h`; the number of a namespace is above those of processes' ids
+/// (`PROC_DYNAMIC_FIRST`, fs/proc/generic.c), or one of the reserved ones just below (`PROC_*_INIT_INO`,
+/// include/linux/proc_ns.h).
+fn list_of_network_namespaces(kernel: &Kernel<'_>, at: u64) -> Option<Proof> {
+    list(kernel, at, "net", "list", |net| {
+        net.u64("ns.inum").is_ok_and(|number| number >= 0xefff_fff0)
+            && net.u64("loopback_dev").is_ok_and(is_pointer)
+    })
+}
+
+/// `include/net/sock.h`: what sockets are made of.
+fn list_of_protocols(kernel: &Kernel<'_>, at: u64) -> Option<Proof> {
+    list(kernel, at, "proto", "node", |protocol| {
+        let name = protocol.string("name").unwrap_or_default();
+        let named = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+        named && protocol.u64("obj_size").is_ok_and(|size| (1..1 << 16).contains(&size))
+    })
+}
+
+/// `include/linux/fs.h`: file systems that are mounted, each with its type.
+fn list_of_file_systems(kernel: &Kernel<'_>, at: u64) -> Option<Proof> {
+    list(kernel, at, "super_block", "s_list", |mounted| {
+        let of_type = mounted.u64("s_type").ok().filter(|of_type| is_pointer(*of_type));
+        let named = of_type.and_then(|of_type| field(kernel, "file_system_type", of_type, "name"));
+        named.is_some_and(|name| name >= 0xff00_0000_0000_0000)
+            && mounted.u64("s_blocksize").is_ok_and(u64::is_power_of_two)
+    })
+}
+
+/// `include/linux/binfmts.h`: who loads programs.
+fn list_of_executable_formats(kernel: &Kernel<'_>, at: u64) -> Option<Proof> {
+    list(kernel, at, "linux_binfmt", "lh", |format| {
+        format.u64("load_binary").is_ok_and(|handler| handler >= 0xff00_0000_0000_0000)
+    })
 }
 
 fn real_mode_header(kernel: &Kernel<'_>, at: u64) -> Option<Proof> {

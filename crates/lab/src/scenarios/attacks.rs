@@ -57,7 +57,25 @@ pub(super) const ATTACKS: &[(&str, Told)] = &[
     ("module_hidden_list", Finding("modules", "")),
     ("module_hidden_sysfs", Finding("modules", "")),
     ("module_hidden_tree", Finding("modules", "")),
+    ("netfilter_hook", Hook("netfilter")),
+    ("keyboard_notifier", Hook("notifier")),
+    ("module_notifier", Hook("notifier")),
+    ("binfmt_handler", Hook("binfmt")),
+    ("credentials_written", Finding("credentials", "credentials overwritten")),
+    ("credentials_stolen", Finding("credentials", "credentials stolen")),
+    ("credentials_committed", Finding("credentials", "without authorisation")),
+    ("inode_operations", Finding("operations", "operations of an object replaced")),
+    ("protocol_operations", Finding("operations", "operation replaced")),
 ];
+
+/// Those that make a task powerful: the parameter `target` is its number.
+const ON_A_TASK: [&str; 3] = ["credentials_written", "credentials_stolen", "credentials_committed"];
+
+/// Starts a task of a user without rights and prints its number. busybox wants the user to have a name.
+const START_TARGET: &str = "mkdir -p /etc && \
+    echo 'nobody:x:65534:65534::/:/bin/sh' >>/etc/passwd && echo 'nogroup:x:65534:' >>/etc/group && \
+    start-stop-daemon -S -b -m -p /run/target -c 65534:65534 -x /usr/bin/sleep -- 36000 && \
+    sleep 1 && cat /run/target";
 
 /// When one counts as not found. A check that runs in each fifth pass needs as many, and an emulated
 /// processor on a busy host needs several seconds for each; how long it took is in attacks.tsv.
@@ -81,10 +99,13 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let (first, _) = ATTACKS[0];
     vm.run(&["insmod", &format!("/lab/{first}.ko")])?;
     vm.run(&["rmmod", first])?;
+    let target = vm.run(&["sh", "-c", START_TARGET])?;
+    let target = format!("target={}", target.text());
     let mut watch = Watch::start(&vm)?;
     let (mut log, mut missed) = (String::new(), Vec::new());
     for (name, told) in ATTACKS {
-        match one(&vm, &mut watch, name, *told) {
+        let on_a_task = ON_A_TASK.contains(name).then_some(target.as_str());
+        match one(&vm, &mut watch, name, on_a_task, *told) {
             Ok(after) => log.push_str(&format!("{name}\t{} ms\n", after.as_millis())),
             Err(error) => {
                 log.push_str(&format!("{name}\t{error:#}\n"));
@@ -114,11 +135,19 @@ pub(super) fn subjects(cell: &Cell<'_>) -> anyhow::Result<Option<PathBuf>> {
 }
 
 /// Carries one out, waits until it is told of, and takes it back.
-fn one(vm: &Vm, watch: &mut Watch<'_>, name: &str, told: Told) -> anyhow::Result<Duration> {
+fn one(
+    vm: &Vm,
+    watch: &mut Watch<'_>,
+    name: &str,
+    target: Option<&str>,
+    told: Told,
+) -> anyhow::Result<Duration> {
     // A module that hides cannot be unloaded, so each takes itself back after a while.
     let hidden = name.starts_with("module_hidden");
     let seconds = if hidden { "seconds=12" } else { "seconds=600" };
-    let loaded = vm.try_run(&["insmod", &format!("/lab/{name}.ko"), seconds])?;
+    let file = format!("/lab/{name}.ko");
+    let words: Vec<&str> = ["insmod", file.as_str(), seconds].into_iter().chain(target).collect();
+    let loaded = vm.try_run(&words)?;
     ensure!(loaded.code == 0, "it was not loaded: {}", loaded.errors());
     let began = Instant::now();
     let found = watch.until(told, began);

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hooks: everyone who asked to be called by the kernel, through the interfaces made for it.
 //!
-//! Tracepoints, ftrace, kprobes, BPF links, security modules, livepatches: each handler is a pointer
-//! in the kernel's own structures, and must lead to code with an owner. Each hook is reported with
+//! Tracepoints, ftrace, kprobes, BPF links, security modules, livepatches, netfilter, notifier chains,
+//! formats of executables: each handler is a pointer in the kernel's own structures, and must lead to
+//! code with an owner. Each hook is reported with
 //! that owner; a handler in no known text, module or image is a finding, as is one in the middle of
 //! a function of the kernel, which no compiler makes.
 //!
 //! The structures are read from memory, not from tracefs: what a rootkit filters there is seen here.
 //! How the code of the kernel was changed for a hook is for the checks of text.
 
+mod formats;
 mod ftrace;
 mod kprobes;
 mod links;
 mod lsm;
+pub(super) mod netfilter;
+mod notifiers;
 mod tracepoints;
 
 use std::collections::{BTreeMap, HashMap};
@@ -33,6 +37,7 @@ pub struct Hooks {
     recovered: Recovered,
     knowledge: Knowledge,
     targets: Targets,
+    chains: notifiers::Chains,
 }
 
 /// What each user of ftrace filters, by its address and that of its filter.
@@ -46,11 +51,13 @@ impl Check for Hooks {
     fn about(&self) -> About {
         About {
             needs: "symbols of the tracepoints; addresses of ftrace_ops_list, kprobe_table, \
-                    link_idr, the LSM call table and klp_patches (symbol table or code)",
+                    link_idr, the LSM call table, klp_patches, net_namespace_list and formats \
+                    (symbol table or code)",
             reads: "functions of all tracepoints, users of ftrace and what they filter, kprobes, \
-                    BPF links, functions of security modules, livepatches",
+                    BPF links, functions of security modules, livepatches, netfilter hooks of all \
+                    network namespaces and devices, static notifier chains, formats of executables",
             means: "the kernel calls code that belongs to nobody",
-            blind_to: "notifier chains, netfilter hooks, operation tables of files and protocols; \
+            blind_to: "notifier chains within objects (a clock, a regulator) and of modules; \
                        hooks made by writing to code, which the checks of text see",
         }
     }
@@ -85,15 +92,20 @@ impl Hooks {
         let mut gathered = Gathered { reduced: owners.unseen.clone(), ..Gathered::default() };
         self.knowledge.update(system, &mut self.recovered, &programs);
         let knowledge = &self.knowledge;
-        let (recovered, targets) = (&mut self.recovered, &mut self.targets);
-        let mut look = Look { kernel, system, owners, programs, knowledge, recovered, targets };
-        let kinds: [Gather; 6] = [
+        let (recovered, targets, chains) =
+            (&mut self.recovered, &mut self.targets, &mut self.chains);
+        let mut look =
+            Look { kernel, system, owners, programs, knowledge, recovered, targets, chains };
+        let kinds: [Gather; 9] = [
             tracepoints::gather,
             ftrace::gather,
             kprobes::gather,
             links::gather,
             lsm::gather,
             kprobes::livepatches,
+            netfilter::gather,
+            notifiers::gather,
+            formats::gather,
         ];
         for gather in kinds {
             // A list that changed meanwhile is walked again from its start.
@@ -123,6 +135,7 @@ struct Look<'s, 'r> {
     knowledge: &'r Knowledge,
     recovered: &'r mut Recovered,
     targets: &'r mut Targets,
+    chains: &'r mut notifiers::Chains,
 }
 
 /// What they found.
@@ -144,6 +157,7 @@ impl Gathered {
         self.seen += 1;
         self.hooks.extend(part.hooks);
         self.found.extend(part.found);
+        self.reduced.extend(part.reduced);
         for (mechanism, count) in part.private {
             *self.private.entry(mechanism).or_default() += count;
         }

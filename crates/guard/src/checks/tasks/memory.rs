@@ -83,7 +83,8 @@ const TASK_MEMBERS: [&str; 10] = [
 ];
 
 /// Offsets and addresses that stay the same from look to look.
-pub(super) struct Walker {
+#[derive(Debug)]
+pub(in crate::checks) struct Walker {
     of_task: Fields,
     of_cgroup: Option<Fields>,
     first_task: u64,
@@ -108,7 +109,7 @@ pub(super) struct Walker {
 impl Walker {
     /// Prepares the walk. `current` is any live task of the pid namespace to look from, best the
     /// guard's own; without one it is the initial namespace.
-    pub(super) fn new(
+    pub(in crate::checks) fn new(
         kernel: &Kernel<'_>,
         recovered: &mut Recovered,
         current: Option<u64>,
@@ -166,6 +167,13 @@ impl Walker {
             snapshot.tasks.insert(key, found);
         }
         Ok(snapshot)
+    }
+
+    /// The first task, and the threads that have a number in the guard's pid namespace: in the initial
+    /// one all but the idle ones.
+    pub(in crate::checks) fn numbered(&self, kernel: &Kernel<'_>) -> Result<Vec<u64>, Missing> {
+        let numbered = self.pid_table(kernel)?.into_keys();
+        Ok(std::iter::once(self.first_task).chain(numbered).collect())
     }
 
     /// The guard's own thread.

@@ -16,8 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kernel_memory::Kernel;
+pub(super) use memory::Walker;
 pub use memory::processes;
-use memory::{Key, Snapshot, Walker};
+use memory::{Key, Snapshot};
 
 use super::looks;
 use crate::check::{About, Check, Missing, Outcome, System};
