@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
+use lab::scenarios::closing;
 use lab::{Programs, Scenario, Totals, kernels, schedule, table};
 
 #[derive(Args, Debug)]
@@ -67,9 +68,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if cells.is_empty() {
         bail!("nothing to run: the core set has no such scenario on such a kernel");
     }
-    let verdicts = schedule::run(&cells, &programs, arguments.jobs, &lab::logs());
+    let verdicts = {
+        let logs = lab::logs();
+        schedule::run(&cells, &programs, arguments.jobs, &logs, arguments.core)
+    };
     let rows: Vec<_> = scenarios.iter().map(|scenario| scenario.name).collect();
     let columns: Vec<_> = kernels.iter().map(|kernel| kernel.name.as_str()).collect();
+    for text in rows.iter().filter_map(|name| closing(name, &lab::logs(), &kernels)) {
+        println!("{text}");
+    }
     println!("{}", table::table(&verdicts, &rows, &columns));
     let totals = Totals::of(&verdicts);
     println!("{}", totals.line());

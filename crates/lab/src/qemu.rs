@@ -38,6 +38,8 @@ pub struct Machine {
     pub cpu: String,
     /// Virtual processors.
     pub processors: u32,
+    /// How many of them share a core. With one there is nothing that `nosmt` could switch off.
+    pub threads: u32,
     /// Memory in MiB.
     pub memory: u32,
     /// Whether KVM runs the guest.
@@ -55,6 +57,7 @@ impl Default for Machine {
         Self {
             cpu: "max".to_owned(),
             processors: 2,
+            threads: 1,
             memory: 768,
             kvm: false,
             append: String::new(),
@@ -160,7 +163,7 @@ fn arguments(machine: &Machine, kernel: &Path, console: &Path, fds: [RawFd; 4]) 
         ("-machine", "q35,memory-backend=ram".to_owned()),
         ("-accel", accelerator.to_owned()),
         ("-cpu", machine.cpu.clone()),
-        ("-smp", machine.processors.to_string()),
+        ("-smp", format!("{},threads={}", machine.processors, machine.threads)),
         ("-m", format!("{}M", machine.memory)),
         (
             "-object",
@@ -204,7 +207,10 @@ mod tests {
             arguments(machine, Path::new("/k"), Path::new("/a,b"), [3, 4, 5, 6]).join(" ")
         };
         let all = line(&machine);
-        assert!(all.contains("-accel tcg,thread=single -cpu max -smp 2 -m 768M"), "{all}");
+        assert!(
+            all.contains("-accel tcg,thread=single -cpu max -smp 2,threads=1 -m 768M"),
+            "{all}"
+        );
         assert!(all.contains("-append console=ttyS0 quiet panic=-1 nokaslr -serial"), "{all}");
         assert!(all.contains("mem-path=/proc/self/fd/5,share=on"), "{all}");
         assert!(all.contains("file:/a,,b"), "{all}");

@@ -28,6 +28,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     smp: u32,
 
+    /// How many of them share a core
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=2))]
+    threads: u32,
+
     /// Memory in MiB
     #[arg(long, value_name = "M", default_value_t = 768, value_parser = clap::value_parser!(u32).range(256..=2047))]
     memory: u32,
@@ -70,6 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let machine = Machine {
         cpu: arguments.cpu.clone(),
         processors: arguments.smp,
+        threads: arguments.threads,
         memory: arguments.memory,
         kvm: arguments.kvm,
         append: arguments.append.clone(),

@@ -59,12 +59,24 @@ pub struct Cell<'lab> {
     kernel: &'lab Kernel,
     programs: &'lab Programs,
     logs: PathBuf,
+    core: bool,
     boots: AtomicU32,
 }
 
 impl<'lab> Cell<'lab> {
-    pub(crate) fn new(kernel: &'lab Kernel, programs: &'lab Programs, logs: PathBuf) -> Self {
-        Self { kernel, programs, logs, boots: AtomicU32::new(0) }
+    pub(crate) fn new(
+        kernel: &'lab Kernel,
+        programs: &'lab Programs,
+        logs: PathBuf,
+        core: bool,
+    ) -> Self {
+        Self { kernel, programs, logs, core, boots: AtomicU32::new(0) }
+    }
+
+    /// Whether this is part of `make test`, where a long scenario does a part of what it can.
+    #[must_use]
+    pub fn is_core(&self) -> bool {
+        self.core
     }
 
     /// The kernel.

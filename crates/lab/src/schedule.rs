@@ -34,20 +34,22 @@ enum News {
 }
 
 /// Runs each scenario on each kernel, at most so many at once, and tells of each that is done. What
-/// failed leaves its logs below the directory; what did not leaves what it kept.
+/// failed leaves its logs below the directory; what did not leaves what it kept. `core` for what
+/// `make test` runs.
 #[must_use]
 pub fn run(
     cells: &[(Scenario, Kernel)],
     programs: &Programs,
     at_once: usize,
     logs: &Path,
+    core: bool,
 ) -> Vec<Verdict> {
     let next = Mutex::new(cells.iter().enumerate());
     let (sender, news) = channel();
     thread::scope(|scope| {
         for _ in 0..at_once.clamp(1, cells.len().max(1)) {
             let (next, sender) = (&next, sender.clone());
-            scope.spawn(move || work(next, programs, logs, &sender));
+            scope.spawn(move || work(next, programs, logs, core, &sender));
         }
         drop(sender);
         let mut progress = Progress::new(cells.len());
@@ -67,7 +69,7 @@ pub fn run(
 
 type Queue<'cells> = Mutex<std::iter::Enumerate<std::slice::Iter<'cells, (Scenario, Kernel)>>>;
 
-fn work(next: &Queue<'_>, programs: &Programs, logs: &Path, sender: &Sender<News>) {
+fn work(next: &Queue<'_>, programs: &Programs, logs: &Path, core: bool, sender: &Sender<News>) {
     loop {
         let cell = next.lock().unwrap_or_else(PoisonError::into_inner).next();
         let Some((at, (scenario, kernel))) = cell else { return };
@@ -75,7 +77,7 @@ fn work(next: &Queue<'_>, programs: &Programs, logs: &Path, sender: &Sender<News
         let _ = sender.send(News::Begun(at));
         let started = Instant::now();
         let logs = logs.join(scenario.name).join(&kernel.name);
-        let outcome = run_cell(scenario, kernel, programs, logs);
+        let outcome = run_cell(scenario, kernel, programs, logs, core);
         let verdict = Verdict {
             scenario: scenario.name,
             kernel: kernel.name.clone(),
@@ -91,12 +93,13 @@ fn run_cell(
     kernel: &Kernel,
     programs: &Programs,
     logs: PathBuf,
+    core: bool,
 ) -> Result<Outcome, String> {
     if logs.exists() {
         // Of an earlier run.
         fs::remove_dir_all(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
     }
-    let cell = Cell::new(kernel, programs, logs.clone());
+    let cell = Cell::new(kernel, programs, logs.clone(), core);
     let outcome = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&cell)));
     let outcome = match outcome {
         Ok(outcome) => outcome.map_err(|error| format!("{error:#}")),

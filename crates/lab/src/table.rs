@@ -70,12 +70,15 @@ fn cell(verdicts: &[Verdict], scenario: &str, kernel: &str) -> String {
     }
 }
 
-fn aligned(rows: &[Vec<String>]) -> String {
+/// Rows of cells as lines, in which each column is as wide as its widest cell.
+#[must_use]
+pub fn aligned(rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<_> = (0..=KERNELS).map(width).collect();
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<_> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));

@@ -67,6 +67,13 @@ impl Boot {
         self
     }
 
+    /// How many processors share a core.
+    #[must_use]
+    pub fn threads(mut self, count: u32) -> Self {
+        self.machine.threads = count;
+        self
+    }
+
     /// Memory in MiB.
     #[must_use]
     pub fn memory(mut self, megabytes: u32) -> Self {

@@ -199,7 +199,7 @@ impl Sites {
             static_calls,
             trampolines,
             ftrace_calls: FtraceCalls::gather(&text, symbols),
-            paddings: Paddings::gather(baseline, &text, kernel),
+            paddings: Paddings::gather(&text, kernel),
             reduced,
             ..Self::default()
         };

@@ -8,18 +8,25 @@ use std::collections::HashMap;
 
 use kernel_image::Tables;
 use kernel_image::module::Linked;
+use kernel_image::patching::CallDepth;
 
 use super::ftrace::{FtraceSites, Source};
 use super::jump_label::{JumpLabel, JumpLabels};
 use super::static_call::{StaticCall, StaticCalls};
 use super::trampoline::{Trampoline, Trampolines};
-use super::{NOP5, Returns, Sites, State, Verdict};
+use super::{NOP5, Paddings, Returns, Sites, State, Verdict};
 use crate::baseline::{Region, RegionKind};
 
 impl Sites {
     /// The sites in a module's text. `core` are those of the kernel: a return looks the same in
     /// modules, and a static call of the kernel may be known to a module by its trampoline only.
-    pub(crate) fn of_module(text: (u64, &[u8]), linked: &Linked<'_>, core: &Self) -> Self {
+    /// `depth` where calls are counted.
+    pub(crate) fn of_module(
+        text: (u64, &[u8]),
+        linked: &Linked<'_>,
+        core: &Self,
+        depth: Option<&CallDepth>,
+    ) -> Self {
         let (start, bytes) = text;
         let region = Region { kind: RegionKind::Text, start, bytes };
         let tables: &Tables = linked.tables();
@@ -51,8 +58,14 @@ impl Sites {
             key: one.name.strip_prefix("__SCT__").and_then(|name| keys.get(name)).copied(),
         });
         let traced = tables.mcount.sites.iter().copied().filter(|site| region.holds(*site));
+        // A symbol of its own stands before the padding of each function.
+        let functions = linked.addresses_of("").filter(|(name, _)| !name.starts_with("__pfx_"));
+        let functions = functions.map(|(_, address)| address);
         let mut sites = Self {
             text_start: start,
+            paddings: depth.map_or_else(Paddings::default, |depth| {
+                Paddings::of(depth.clone(), &region, functions)
+            }),
             jump_labels: JumpLabels::from_entries(jump_labels.collect()),
             static_calls: StaticCalls::of_module(calls.collect(), &core.static_calls),
             trampolines: Trampolines::from_entries(trampolines.collect()),

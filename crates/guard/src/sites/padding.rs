@@ -10,8 +10,8 @@ use kernel_image::patching::CallDepth;
 use kernel_memory::Kernel;
 
 use super::{Encoding, Legal, Site, SiteKind, Verdict};
+use crate::baseline::Region;
 use crate::baseline::machine::call_depth;
-use crate::baseline::{Baseline, Region};
 
 const NOP: u8 = 0x90;
 
@@ -24,21 +24,32 @@ pub struct Paddings {
 
 impl Paddings {
     /// Finds the functions with padding, if calls are counted on this machine.
-    pub(super) fn gather(baseline: &Baseline, text: &Region<'_>, kernel: &Kernel<'_>) -> Self {
+    pub(super) fn gather(text: &Region<'_>, kernel: &Kernel<'_>) -> Self {
         let find = |name: &str| kernel.symbols.address_of(name);
         let on = find("thunks_initialized").and_then(|at| kernel.u8_at(at).ok());
         if on.is_none_or(|on| on == 0) {
             return Self::default();
         }
         let Ok(depth) = call_depth(kernel, &find) else { return Self::default() };
+        Self::of(depth, text, kernel.symbols.iter().map(|symbol| symbol.address))
+    }
+
+    /// Those of these functions that have padding which holds nops in `text`.
+    pub(super) fn of(
+        depth: CallDepth,
+        text: &Region<'_>,
+        functions: impl Iterator<Item = u64>,
+    ) -> Self {
         let size = depth.size();
         let is_free = |function: &u64| {
-            let padding = baseline.bytes_at(function - size, size as usize);
+            let into = function.wrapping_sub(size).checked_sub(text.start);
+            let into = into.and_then(|into| usize::try_from(into).ok());
+            let padding = into.and_then(|into| text.bytes.get(into..into + size as usize));
             padding.is_some_and(|padding| padding.iter().all(|byte| *byte == NOP))
         };
-        let symbols = kernel.symbols.iter().map(|symbol| symbol.address);
-        let within = symbols.filter(|at| text.holds(*at) && text.holds(at.wrapping_sub(size)));
-        let mut functions: Vec<u64> = within.filter(|at| at % 16 == 0).filter(is_free).collect();
+        let mut functions: Vec<u64> =
+            functions.filter(|at| at % 16 == 0 && text.holds(*at)).filter(is_free).collect();
+        functions.sort_unstable();
         functions.dedup();
         Self { depth, functions }
     }
@@ -70,5 +81,36 @@ impl Paddings {
             Legal { bytes: vec![NOP; usize::from(site.length)], encoding: Encoding::Nop },
             Legal { bytes: counting, encoding: Encoding::Count },
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::baseline::RegionKind;
+
+    #[test]
+    fn padding_that_is_free_may_hold_nops_or_the_code_that_counts_and_nothing_else() {
+        const START: u64 = 0xffff_ffff_c000_0000;
+        let mut bytes = vec![NOP; 0x40];
+        // What stands before the third function is no padding.
+        bytes[0x2f] = 0xc3;
+        let text = Region { kind: RegionKind::Text, start: START, bytes: &bytes };
+        let depth = CallDepth {
+            template: vec![0x65, 0x48, 0xc1, 0x3d, 0, 0, 0x70, 0, 5],
+            template_address: START,
+            ..CallDepth::default()
+        };
+        let functions = [0, 0x10, 0x18, 0x20, 0x20, 0x30, 0x1000].map(|offset| START + offset);
+        let paddings = Paddings::of(depth.clone(), &text, functions.into_iter());
+        let sites: Vec<_> = paddings.sites().collect();
+        let places: Vec<_> = sites.iter().map(|site| site.address - START).collect();
+        assert_eq!(places, [0x10 - 9, 0x20 - 9]);
+        let counting = depth.padding_of(START + 0x10);
+        let [site, other] = &sites[..] else { panic!("{sites:?}") };
+        assert_eq!(paddings.judge(site, &[NOP; 9]), Verdict::Expected(Encoding::Nop));
+        assert_eq!(paddings.judge(site, &counting), Verdict::Expected(Encoding::Count));
+        assert_eq!(paddings.judge(other, &counting), Verdict::Illegal);
+        assert_eq!(paddings.judge(site, &[0xc3; 9]), Verdict::Illegal);
     }
 }

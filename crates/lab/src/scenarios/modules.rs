@@ -15,11 +15,11 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     run,
 };
 
-const AT_LEAST: usize = 60;
+pub(crate) const AT_LEAST: usize = 60;
 
 /// What all kernels of the cache have and what loads without its device. With what they need they are
 /// about a hundred. No raid6_pq: it measures itself for seconds as it loads.
-const MODULES: [&str; 58] = [
+pub(crate) const MODULES: [&str; 58] = [
     "act_ct",
     "act_mirred",
     "act_police",

@@ -76,7 +76,7 @@ pub(super) fn make(
 ) -> Result<Expected, Missing> {
     let kernel = &system.kernel;
     if pass.machine.is_none() {
-        pass.machine = Some(patched::machine(kernel)?);
+        pass.machine = Some(patched::machine(kernel, pass.modules)?);
     }
     let Pass { modules, exports, machine: Some(machine) } = pass else {
         return Err(Missing::because("what the boot code saw is not known"));
@@ -103,7 +103,8 @@ pub(super) fn make(
     };
     let (mut text, rodata) = (memory(&subject.text), memory(&subject.rodata));
     let start = subject.text.start;
-    let sites = Sites::of_module((start, &text), &linked, system.baseline.sites(kernel));
+    let (core, depth) = (system.baseline.sites(kernel), machine.call_depth.as_ref());
+    let sites = Sites::of_module((start, &text), &linked, core, depth);
     let mut state = State::default();
     state.read_functions(kernel, all_keys(&sites))?;
     state.read_enabled(kernel, sites.branch_keys())?;

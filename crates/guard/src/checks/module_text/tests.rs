@@ -7,6 +7,7 @@ mod small;
 use kernel_image::Symbols;
 use kernel_image::btf::{Btf, Builder, TypeId};
 use kernel_image::module::{Linked, ModuleFile, Surroundings};
+use kernel_image::patching::{CallDepth, Pieces, calls};
 use kernel_memory::FakeMemory;
 
 use super::*;
@@ -272,4 +273,38 @@ fn a_kernel_with_no_modules_says_so() {
     ]);
     let missing = machine.run(&mut ModuleText::default()).unwrap_err();
     assert!(missing.0.contains("CONFIG_MODULES"), "{missing:?}");
+}
+
+/// `patch_call` and `patch_dest`, arch/x86/kernel/callthunks.c, 6.12.
+#[test]
+fn a_call_that_is_counted_leads_to_the_padding_of_the_kernel_and_of_other_modules() {
+    const OTHER: u64 = small::TEXT + 0x8010;
+    let machine = Machine::new();
+    let kernel =
+        Kernel { memory: &machine.memory, symbols: &machine.symbols, types: &machine.types };
+    let baseline = Baseline::take(&kernel, Identity::default(), [].into()).unwrap();
+    let file = ModuleFile::parse(&small::module()).unwrap();
+    let addresses = small::addresses(file.sections().iter().map(|section| section.name.clone()));
+    let depth = CallDepth {
+        template: vec![0x65, 0x48, 0xc1, 0x3d, 0, 0, 0x70, 0, 5],
+        template_address: STEXT + 0x800,
+        text: vec![STEXT..STEXT + 0x1000, OTHER - 16..OTHER + 16],
+        ..CallDepth::default()
+    };
+    let call_after = |called: u64, padding: u8| {
+        let exports =
+            |name: &str| if name == "printk" { Some(called) } else { small::export(name) };
+        let surroundings = Surroundings { addresses: &addresses, per_cpu: None, exports: &exports };
+        let mut linked = Linked::new(&file, &surroundings).unwrap();
+        let mut paddings = Pieces::new();
+        paddings.add(OTHER - 9, vec![padding; 9]);
+        let mut code = patched::WithOthers { module: &mut linked, kernel: &baseline, paddings };
+        let own = small::TEXT..small::TEXT + 0x1000;
+        assert_eq!(calls::apply(&mut code, [small::TEXT + 10], &depth, own).places, 0);
+        let bytes = linked.bytes_at(small::TEXT + 10, 5).unwrap();
+        crate::sites::target_of(small::TEXT + 10, bytes, &[0xe8]).unwrap()
+    };
+    assert_eq!(call_after(small::PRINTK, 0), small::PRINTK - 9);
+    assert_eq!(call_after(OTHER, 0x90), OTHER - 9);
+    assert_eq!(call_after(OTHER, 0xcc), OTHER, "it has no padding");
 }
