@@ -149,8 +149,9 @@ fn name(kernel: &Kernel<'_>, call: &Call) -> String {
 
 /// Whether a chain can begin there at all.
 fn is_chain(kernel: &Kernel<'_>, first: u64) -> bool {
-    let pointer = |value: u64| value == 0 || (value >= 0xff00_0000_0000_0000 && value % 8 == 0);
-    first % 8 == 0 && kernel.u64_at(first).is_ok_and(pointer)
+    let pointer =
+        |value: u64| value == 0 || (value >= 0xff00_0000_0000_0000 && value.is_multiple_of(8));
+    first.is_multiple_of(8) && kernel.u64_at(first).is_ok_and(pointer)
 }
 
 /// A member of a chain.
