@@ -2,14 +2,18 @@
 //! The checks: one file each, registered here.
 
 pub mod bpf;
+pub mod entry;
 pub mod executable_pages;
+pub mod gdt;
 pub mod hooks;
+pub mod idt;
 pub mod jump_labels;
 pub mod looks;
 pub mod module_text;
 pub mod modules;
 pub mod own;
 pub mod read_paths;
+pub mod registers;
 pub mod rodata;
 pub mod settings;
 mod settle;
@@ -28,6 +32,10 @@ pub fn all() -> Vec<Box<dyn Check>> {
         Box::<module_text::ModuleText>::default(),
         Box::<jump_labels::JumpLabels>::default(),
         Box::<static_calls::StaticCalls>::default(),
+        Box::<entry::Entry>::default(),
+        Box::<idt::Idt>::default(),
+        Box::<gdt::Gdt>::default(),
+        Box::<registers::ControlRegisters>::default(),
         Box::<hooks::Hooks>::default(),
         Box::<bpf::Bpf>::default(),
         Box::<tasks::Tasks>::default(),

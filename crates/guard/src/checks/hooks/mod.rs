@@ -13,6 +13,7 @@ mod ftrace;
 mod kprobes;
 mod links;
 mod lsm;
+mod static_calls;
 mod tracepoints;
 
 use std::collections::{BTreeMap, HashMap};
@@ -48,7 +49,8 @@ impl Check for Hooks {
             needs: "symbols of the tracepoints; addresses of ftrace_ops_list, kprobe_table, \
                     link_idr, the LSM call table and klp_patches (symbol table or code)",
             reads: "functions of all tracepoints, users of ftrace and what they filter, kprobes, \
-                    BPF links, functions of security modules, livepatches",
+                    BPF links, functions of security modules, livepatches, static calls that lead \
+                    to modules",
             means: "the kernel calls code that belongs to nobody",
             blind_to: "notifier chains, netfilter hooks, operation tables of files and protocols; \
                        hooks made by writing to code, which the checks of text see",
@@ -87,13 +89,14 @@ impl Hooks {
         let knowledge = &self.knowledge;
         let (recovered, targets) = (&mut self.recovered, &mut self.targets);
         let mut look = Look { kernel, system, owners, programs, knowledge, recovered, targets };
-        let kinds: [Gather; 6] = [
+        let kinds: [Gather; 7] = [
             tracepoints::gather,
             ftrace::gather,
             kprobes::gather,
             links::gather,
             lsm::gather,
             kprobes::livepatches,
+            static_calls::gather,
         ];
         for gather in kinds {
             // A list that changed meanwhile is walked again from its start.
