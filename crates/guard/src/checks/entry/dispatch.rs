@@ -52,10 +52,12 @@ impl Targets {
         let mut targets = Self::default();
         let text = text.0..text.1;
         for symbol in kernel.symbols.iter().filter(|symbol| text.contains(&symbol.address)) {
-            let is = |begins: &&str| symbol.name.starts_with(*begins);
-            if CALLS.iter().any(|call| is(call)) {
+            let is_one_of = |beginnings: &[&str]| {
+                beginnings.iter().any(|beginning| symbol.name.starts_with(beginning))
+            };
+            if is_one_of(&CALLS) {
                 targets.calls.insert(symbol.address);
-            } else if MACHINERY.iter().any(|one| is(one)) {
+            } else if is_one_of(&MACHINERY) {
                 targets.machinery.insert(symbol.address);
             }
         }

@@ -35,7 +35,7 @@ impl Check for Gdt {
 
     fn about(&self) -> About {
         About {
-            needs: "gdt_page and cpu_entry_area (CONFIG_KALLSYMS_ALL and BTF), or the processors' \
+            needs: "gdt_page and cea_exception_stacks (CONFIG_KALLSYMS_ALL and BTF), or the processors' \
                     registers",
             reads: "the global descriptor table of each processor by both addresses that it has, \
                     and GDTR where it can be read",
@@ -81,12 +81,14 @@ impl Check for Gdt {
 /// Each processor's table, by both of its addresses.
 fn tables(kernel: &Kernel<'_>) -> Result<Vec<(u32, u64)>, Missing> {
     let page = per_cpu_variable(kernel, "gdt_page")?;
-    let area = per_cpu_variable(kernel, "cpu_entry_area")?;
+    let stacks = per_cpu_variable(kernel, "cea_exception_stacks")?;
+    let within = kernel.offset_of("cpu_entry_area", "estacks")?;
     let mut tables = Vec::new();
     for number in online(kernel)? {
         tables.push((number, kernel.per_cpu(page, number)?));
-        // The alias is the first page of the area.
-        tables.push((number, kernel.u64_at(kernel.per_cpu(area, number)?)?));
+        // The alias is the first page of the area that has the processor's exception stacks.
+        let stacks = kernel.u64_at(kernel.per_cpu(stacks, number)?)?;
+        tables.push((number, stacks.wrapping_sub(within)));
     }
     Ok(tables)
 }

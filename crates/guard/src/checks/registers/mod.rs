@@ -142,6 +142,9 @@ fn must(kernel: &Kernel<'_>, outcome: &mut Outcome) -> Must {
     must
 }
 
+/// A register of a processor.
+type Value = fn(&Processor) -> Option<u64>;
+
 /// What the source tells.
 fn of_processors(
     registers: &dyn Registers,
@@ -156,7 +159,7 @@ fn of_processors(
             return;
         }
     };
-    let registers_of: [(Of, fn(&Processor) -> Option<u64>, u64, &str); 3] = [
+    let registers_of: [(Of, Value, u64, &str); 3] = [
         (Of::Cr0, |one| one.cr0, must.cr0, "CR0"),
         (Of::Cr4, |one| one.cr4, must.cr4, "CR4"),
         (Of::Efer, |one| one.efer, must.efer, "EFER"),
