@@ -13,7 +13,9 @@ use guard::{Guard, Report, System};
 use kernel_image::Symbols;
 use kernel_image::btf::Btf;
 use kernel_memory::{Kernel, KernelMemory};
-use probes::{JournalReader, Kcore, LiveReader, LiveViews, ModuleDirectory, Path, Taken};
+use probes::{
+    JournalReader, Kcore, LiveReader, LiveRegisters, LiveViews, ModuleDirectory, Path, Taken,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::baseline::{self, Place};
@@ -81,6 +83,7 @@ pub(crate) struct Host {
     others: Vec<Box<dyn KernelMemory>>,
     views: LiveViews,
     modules: ModuleDirectory,
+    registers: LiveRegisters,
 }
 
 impl Host {
@@ -109,6 +112,7 @@ impl Host {
             others,
             views,
             modules,
+            registers: LiveRegisters::open(),
         })
     }
 
@@ -134,7 +138,7 @@ impl Host {
             views: &self.views,
             baseline: &self.baseline,
             modules: &self.modules,
-            registers: &guard::NoRegisters,
+            registers: &self.registers,
             journal,
         })
     }

@@ -16,6 +16,7 @@ mod modules;
 mod object;
 mod privilege;
 mod reader;
+mod registers;
 mod skeletons;
 mod test_run;
 mod views;
@@ -29,4 +30,5 @@ pub use journal::{JournalReader, Record, RecordError, Sample, Taken, parse_recor
 pub use kcore::{CoreError, CoreHeader, Kcore, Segment};
 pub use modules::ModuleDirectory;
 pub use reader::{LiveReader, Path};
+pub use registers::LiveRegisters;
 pub use views::{LiveViews, TaskRecord};

@@ -3,8 +3,11 @@
 
 pub mod bpf;
 pub mod credentials;
+pub mod entry;
 pub mod executable_pages;
+pub mod gdt;
 pub mod hooks;
+pub mod idt;
 pub mod jump_labels;
 pub mod looks;
 pub mod module_text;
@@ -12,6 +15,7 @@ pub mod modules;
 pub mod operations;
 pub mod own;
 pub mod read_paths;
+pub mod registers;
 pub mod rodata;
 pub mod settings;
 mod settle;
@@ -30,6 +34,10 @@ pub fn all() -> Vec<Box<dyn Check>> {
         Box::<module_text::ModuleText>::default(),
         Box::<jump_labels::JumpLabels>::default(),
         Box::<static_calls::StaticCalls>::default(),
+        Box::<entry::Entry>::default(),
+        Box::<idt::Idt>::default(),
+        Box::<gdt::Gdt>::default(),
+        Box::<registers::ControlRegisters>::default(),
         Box::<hooks::Hooks>::default(),
         Box::<operations::Operations>::default(),
         Box::<bpf::Bpf>::default(),

@@ -5,16 +5,27 @@
 //! there. It cannot answer loads that are compiled into the reader. So a difference between the
 //! paths is itself the proof that somebody lies. What is compared is first the code that the
 //! guard's own reading goes through, then a sample of the text that moves on with each pass.
+//!
+//! And nobody is to be called where that code begins, by whatever legitimate interface: such a hook
+//! on a function that reads kernel memory or hands it to user space is there to change what it says.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use kernel_memory::KernelMemory;
 
 use crate::baseline::RegionKind;
+use crate::batch;
 use crate::check::{About, Check, Missing, Outcome, System};
 use crate::code;
 use crate::compare::Differences;
 use crate::evidence;
 use crate::finding::Finding;
+use crate::kprobes;
+use crate::owners::{Owner, Owners};
+use crate::recover::Recovered;
 
+use super::looks;
 use super::settle::{Settled, settle};
 
 /// Functions that the guard's reading goes through, by names or beginnings of names: the bpf system
@@ -47,6 +58,12 @@ const CHAIN: [&str; 24] = [
     "vread_iter",
 ];
 
+/// A call with a distance of four bytes.
+const CALL: u8 = 0xe8;
+
+/// A text poke is over by then.
+const PAUSE: Duration = Duration::from_millis(2);
+
 /// How much of the text is read in one pass by each path.
 const SAMPLE: u64 = 256 << 10;
 
@@ -58,6 +75,7 @@ const FUNCTION_LIMIT: u64 = 16 << 10;
 pub struct ReadPaths {
     next: u64,
     chain: Vec<(u64, u64)>,
+    recovered: Recovered,
 }
 
 impl Check for ReadPaths {
@@ -70,8 +88,10 @@ impl Check for ReadPaths {
             needs: "a second path to kernel memory: the bpf_probe_read_kernel helper or /proc/kcore",
             reads: "the functions that reading goes through, and 256 KiB of text that move on with \
                     each pass, by each path",
-            means: "somebody answers one of the paths with bytes that are not in memory",
-            blind_to: "a lie that all paths share, such as a page mapped elsewhere for all of them",
+            means: "somebody answers one of the paths with bytes that are not in memory, or is \
+                    called where they are read",
+            blind_to: "a lie that all paths share, such as a page mapped elsewhere for all of them; \
+                       programs of BPF at these functions, which the check of hooks lists",
         }
     }
 
@@ -100,6 +120,7 @@ impl Check for ReadPaths {
         ranges.push((start, SAMPLE.min(text.end() - start)));
         self.next = if start + SAMPLE < text.end() { self.next + SAMPLE } else { 0 };
 
+        self.hooked(system, outcome)?;
         let mut refused = Vec::new();
         for other in system.other_paths {
             match compare(system, *other, &ranges) {
@@ -113,6 +134,80 @@ impl Check for ReadPaths {
         outcome.reduced.append(&mut refused);
         Ok(())
     }
+}
+
+impl ReadPaths {
+    /// Looks for tracers and kprobes in the functions that reading goes through.
+    fn hooked(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
+        let kernel = &system.kernel;
+        let look = |recovered: &mut Recovered| -> Result<BTreeSet<Hooked>, Missing> {
+            let mut hooked = calls(system, &self.chain);
+            let probes = kprobes::probes(kernel, recovered).unwrap_or_default();
+            let within = |address: u64| {
+                self.chain.iter().any(|(start, length)| (*start..start + length).contains(&address))
+            };
+            let probes = probes.into_iter().filter(|probe| within(probe.address));
+            hooked.extend(probes.map(|probe| (probe.address, None)));
+            Ok(hooked)
+        };
+        let recovered = &mut self.recovered;
+        let hooked = looks::lasting(PAUSE, || look(recovered))?;
+        if hooked.is_empty() {
+            return Ok(());
+        }
+        let owners = Owners::gather(kernel, &mut self.recovered);
+        for (address, target) in hooked {
+            // A BPF trampoline leads to programs that cannot change what the function does; the
+            // check of hooks tells whose they are.
+            let owner = target.and_then(|target| owners.of(kernel, target));
+            if matches!(owner, Some(Owner::Bpf(_))) {
+                continue;
+            }
+            let (symbol, offset) = evidence::place(kernel.symbols, address);
+            outcome.findings.push(Finding {
+                check: "read_paths",
+                symbol,
+                offset,
+                address,
+                expected: "nobody is called where kernel memory is read and handed out".to_owned(),
+                seen: match target {
+                    Some(target) => format!("a call to {}", owners.describe(kernel, target)),
+                    None => "a kprobe".to_owned(),
+                },
+                technique: "read path hooked".to_owned(),
+                owner: None,
+                evidence: vec!["who asked for it is among the hooks of the check hooks".to_owned()],
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Where somebody is called, and the code that the call leads to; none for a kprobe.
+type Hooked = (u64, Option<u64>);
+
+/// The places of the function tracer in these ranges that hold a call.
+fn calls(system: &System<'_>, ranges: &[(u64, u64)]) -> BTreeSet<Hooked> {
+    let places = system.baseline.sites(&system.kernel).ftrace.addresses();
+    let mut within: Vec<(u64, u32)> = Vec::new();
+    for (start, length) in ranges {
+        let from = places.partition_point(|place| place < start);
+        let inner = places.iter().skip(from).take_while(|place| **place < start + length);
+        within.extend(inner.map(|place| (*place, 5)));
+    }
+    within.sort_unstable();
+    within.dedup();
+    let mut calls = BTreeSet::new();
+    batch::read_each(system.kernel.memory, &within, &mut |index, bytes| {
+        let Some((place, _)) = within.get(index) else { return };
+        if let [CALL, distance @ ..] = bytes
+            && let Some(distance) = distance.first_chunk()
+        {
+            let distance = i64::from(i32::from_le_bytes(*distance));
+            calls.insert((*place, Some((place + 5).wrapping_add_signed(distance))));
+        }
+    });
+    calls
 }
 
 /// Where the functions are that reading goes through.

@@ -10,6 +10,8 @@ use crate::code;
 use crate::confirm::all_keys;
 use crate::evidence;
 use crate::finding::Finding;
+use crate::owners::Owners;
+use crate::recover::Recovered;
 use crate::sites::{INT3, Site, SiteKind, Sites, State, Verdict};
 
 use super::settle::{Settled, settle};
@@ -18,6 +20,7 @@ use super::settle::{Settled, settle};
 #[derive(Debug, Default)]
 pub struct StaticCalls {
     good: HashSet<u64>,
+    recovered: Recovered,
     sites: Vec<Site>,
 }
 
@@ -87,6 +90,7 @@ impl StaticCalls {
         let symbols = system.kernel.symbols;
         let text = evidence::text_of(system.baseline);
         let mut told = HashSet::new();
+        let mut owners = None;
         for key in all_keys(sites) {
             let Some(function) = state.function_of(key).filter(|function| *function != 0) else {
                 continue;
@@ -94,10 +98,21 @@ impl StaticCalls {
             if self.good.contains(&function) || !told.insert(key) {
                 continue;
             }
-            // Beyond the text, what the kernel lists as a function is a module's or a BPF image.
-            if symbols.containing(function).is_some_and(|(_, offset)| offset == 0) {
+            let inside = (text.0..text.1).contains(&function);
+            if inside && symbols.containing(function).is_some_and(|(_, offset)| offset == 0) {
                 self.good.insert(function);
                 continue;
+            }
+            // Beyond the text it is a module's, which the check of hooks tells of, or a BPF image.
+            if !inside {
+                let owners = owners
+                    .get_or_insert_with(|| Owners::gather(&system.kernel, &mut self.recovered));
+                let is_listed = symbols.containing(function).is_some_and(|(_, offset)| offset == 0);
+                if owners.of(&system.kernel, function).is_some()
+                    || (!owners.unseen.is_empty() && is_listed)
+                {
+                    continue;
+                }
             }
             // One that came after the symbols were read, such as a BPF dispatcher.
             let announced = system.journal.entries().any(|entry| match &entry.change {
@@ -110,7 +125,6 @@ impl StaticCalls {
                 self.good.insert(function);
                 continue;
             }
-            let inside = (text.0..text.1).contains(&function);
             outcome.findings.push(Finding {
                 check: "static_calls",
                 symbol: None,

@@ -18,12 +18,16 @@ use crate::confirm::{Explained, Unexplained, confirm};
 use crate::evidence::{self, Change};
 use crate::finding::TextSummary;
 use crate::known_pages::KnownPages;
+use crate::kprobes;
 use crate::owners::Owners;
 use crate::recover::Recovered;
 use crate::sites::{SiteKind, Sites, State};
 
 /// More findings of one pass say nothing more.
 const FINDINGS: usize = 64;
+
+/// What a jump to where only kprobes lead is called, if no kprobe of the kernel's table made it.
+const HIDDEN_KPROBE: &str = "kprobe hidden from the kernel's table";
 
 /// In which passes the kernel's lists of tracers' trampolines are read anew although every call
 /// leads to one that is known: one that went must not stay legal.
@@ -72,6 +76,11 @@ impl Check for Text {
         self.known.begin();
         let (differences, mut unreadable) = read(system, &text, &mut self.known)?;
         let mut places = places(differences.runs(), sites);
+        let recovered = &mut self.recovered;
+        let mut probed = Vec::new();
+        if places.iter().any(|place| place.site.is_none()) {
+            probed = kprobes::explain(kernel, recovered, baseline, &mut places);
+        }
         add_calling(&mut places, sites);
         state.follow(system.journal);
         let calls = places.iter().any(Self::is_ftrace);
@@ -91,12 +100,24 @@ impl Check for Text {
             confirmed.unexplained = again.unexplained;
         }
         self.passes = self.passes.wrapping_add(1);
+        // Perhaps a kprobe that came or was optimised meanwhile.
+        let mut left = confirmed.unexplained.iter().map(|one| one.place).collect();
+        probed.extend(kprobes::explain(kernel, &mut self.recovered, baseline, &mut left));
+        confirmed.unexplained.retain(|one| left.contains(&one.place));
+        confirmed.explained.append(&mut probed);
+        confirmed.explained.sort_by_key(|one| one.place.start);
+        confirmed.explained.dedup_by_key(|one| one.place.start);
 
         confirmed.unexplained.append(&mut unreadable);
         confirmed.unexplained.sort_by_key(|one| one.place.start);
         let changes = evidence::join(&confirmed.unexplained, kernel.symbols);
         for change in changes.iter().take(FINDINGS) {
-            outcome.findings.push(evidence::of_text(self.name(), kernel, baseline, change));
+            let mut finding = evidence::of_text(self.name(), kernel, baseline, change);
+            let seen = kernel.bytes_at(change.start, 5).unwrap_or_default();
+            if kprobes::is_detour(kernel, &mut self.recovered, change.start, &seen) {
+                HIDDEN_KPROBE.clone_into(&mut finding.technique);
+            }
+            outcome.findings.push(finding);
         }
         let unannounced = self.announced.pass(system.journal, baseline, &confirmed.explained);
         for one in unannounced.findings.iter().take(FINDINGS) {

@@ -121,6 +121,8 @@ pub enum Encoding {
     Return,
     /// Counts a call and goes on into the function behind it.
     Count,
+    /// Stops for a kprobe.
+    Probe,
 }
 
 /// What a site's table says of the bytes at it.

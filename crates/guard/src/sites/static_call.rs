@@ -137,7 +137,9 @@ impl StaticCalls {
                 to == function && (Some(function) != self.return_zero || state.padding() != 0)
             }
             (Some(function), Encoding::Jump(to) | Encoding::JumpIf(to)) => to == function,
-            (Some(_), Encoding::Nop | Encoding::Return | Encoding::Count) => false,
+            (Some(_), Encoding::Nop | Encoding::Return | Encoding::Count | Encoding::Probe) => {
+                false
+            }
         };
         if expected { Verdict::Expected(encoding) } else { Verdict::OutOfStep(encoding) }
     }

@@ -96,7 +96,8 @@ fn came_online(message: &[u8]) -> Option<u32> {
     first.strip_prefix("online@/devices/system/cpu/cpu")?.parse().ok()
 }
 
-fn online() -> Result<BTreeSet<u32>, ProbeError> {
+/// The CPUs that are online, by the kernel's list.
+pub(crate) fn online() -> Result<BTreeSet<u32>, ProbeError> {
     let list = fs::read_to_string(ONLINE).map_err(|error| ProbeError::file(ONLINE, &error))?;
     parse_cpus(&list).ok_or_else(|| ProbeError::Malformed {
         what: ONLINE.into(),

@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use guard::journal::{Actor, Change, Entry, Journal};
 
 use hotplug::Online;
+pub(crate) use hotplug::online as online_cpus;
 pub use record::{Record, RecordError, Sample, parse_record};
 use ring::{PAGE, Ring};
 

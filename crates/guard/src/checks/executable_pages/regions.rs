@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use kernel_memory::{Kernel, PAGE_SIZE};
 
+use crate::kprobes;
 use crate::owners::{Owner, Owners};
 use crate::recover::Recovered;
 
@@ -68,7 +69,7 @@ pub(super) fn gather(
             }
         }
     }
-    for page in kprobe_pages(kernel, recovered) {
+    for page in kprobes::pages(kernel, recovered) {
         add(page, page + PAGE_SIZE, Kind::Kprobes);
     }
     if let Some(range) = real_mode(kernel, recovered) {
@@ -133,20 +134,6 @@ fn real_mode(kernel: &Kernel<'_>, recovered: &mut Recovered) -> Option<Range<u64
     let header = recovered.data_symbol(kernel, "real_mode_header").ok()?;
     let header = kernel.object("real_mode_header", kernel.u64_at(header.address).ok()?).ok()?;
     Some(header.u64("text_start").ok()?..header.u64("ro_end").ok()?)
-}
-
-/// Pages of the slots in which kprobes run what they displaced (kernel/kprobes.c).
-fn kprobe_pages(kernel: &Kernel<'_>, recovered: &mut Recovered) -> Vec<u64> {
-    let mut pages = Vec::new();
-    for cache in ["kprobe_insn_slots", "kprobe_optinsn_slots"] {
-        let Ok(cache) = recovered.data_symbol(kernel, cache) else { continue };
-        let Ok(head) = kernel.object("kprobe_insn_cache", cache.address) else { continue };
-        let Ok(head) = head.field("pages") else { continue };
-        for page in kernel.list(head.address(), "kprobe_insn_page", "list") {
-            pages.extend(page.ok().and_then(|page| page.u64("insns").ok()));
-        }
-    }
-    pages
 }
 
 #[cfg(test)]

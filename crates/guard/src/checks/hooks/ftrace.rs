@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Users of ftrace: `ftrace_ops_list` (kernel/trace/ftrace.c), what they filter and call.
+//!
+//! The kernel keeps the trampolines that it made for users in another list. A user of that list who
+//! is called and is not on the first one was taken off it by hand.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use kernel_memory::Kernel;
+use kernel_memory::{AccessError, Kernel, Object};
 
 use super::{Gathered, Look};
 use crate::check::Missing;
@@ -40,9 +43,24 @@ pub(super) fn gather(look: &mut Look<'_, '_>, gathered: &mut Gathered) -> Result
         report(look, gathered, user, &target);
         current.insert(key, target);
     }
+    let listed: HashSet<u64> = users.iter().map(|user| user.address).collect();
+    for user in with_trampolines(look)? {
+        if listed.contains(&user.address) || user.flags & ENABLED == 0 {
+            continue;
+        }
+        let hash = of_hashes.read_one(&kernel, user.hashes).map_or(0, |hash| hash.value(0));
+        let key = (user.address, hash);
+        let target = current.remove(&key).unwrap_or_else(|| filtered(look, hash));
+        report(look, gathered, &user, &target);
+        hidden(look, gathered, &user, &target);
+        current.insert(key, target);
+    }
     *look.targets = current;
     Ok(())
 }
+
+/// `FTRACE_OPS_FL_ENABLED`.
+const ENABLED: u64 = 1 << 0;
 
 /// A `struct ftrace_ops`.
 struct User {
@@ -78,6 +96,40 @@ fn users(look: &mut Look<'_, '_>) -> Result<Vec<User>, Missing> {
             hashes: ops.value(3),
         })
         .collect())
+}
+
+/// Users for whom the kernel made a trampoline (`ftrace_ops_trampoline_list`).
+fn with_trampolines(look: &mut Look<'_, '_>) -> Result<Vec<User>, Missing> {
+    let kernel = look.kernel;
+    // Without CONFIG_DYNAMIC_FTRACE there are none.
+    let Ok(head) = look.recovered.data_symbol(&kernel, "ftrace_ops_trampoline_list") else {
+        return Ok(Vec::new());
+    };
+    let user = |ops: Object<'_>| -> Result<User, AccessError> {
+        Ok(User {
+            address: ops.address(),
+            function: ops.u64("func")?,
+            direct: if ops.has("direct_call") { ops.u64("direct_call")? } else { 0 },
+            flags: ops.u64("flags")?,
+            hashes: ops.u64("func_hash")?,
+        })
+    };
+    let users = kernel.list(head.address, "ftrace_ops", "list").map(|ops| ops.and_then(user));
+    Ok(users.collect::<Result<_, _>>()?)
+}
+
+/// Notes that somebody is called who is not on the list.
+fn hidden(look: &Look<'_, '_>, gathered: &mut Gathered, user: &User, target: &str) {
+    let seen = format!(
+        "{} by an ftrace_ops at {:#x} that is not on it",
+        look.function_at(user.function),
+        user.address
+    );
+    let mut finding = look.finding("ftrace", target, user.address, user.function, seen);
+    "who is called by ftrace is on ftrace_ops_list".clone_into(&mut finding.expected);
+    "ftrace hook hidden from the kernel's list".clone_into(&mut finding.technique);
+    finding.owner = look.owners.of(&look.kernel, user.function).map(|owner| owner.to_string());
+    gathered.found.insert((user.address, 0), finding);
 }
 
 fn report(look: &Look<'_, '_>, gathered: &mut Gathered, user: &User, target: &str) {

@@ -17,6 +17,7 @@ mod links;
 mod lsm;
 pub(super) mod netfilter;
 mod notifiers;
+mod static_calls;
 mod tracepoints;
 
 use std::collections::{BTreeMap, HashMap};
@@ -54,8 +55,9 @@ impl Check for Hooks {
                     link_idr, the LSM call table, klp_patches, net_namespace_list and formats \
                     (symbol table or code)",
             reads: "functions of all tracepoints, users of ftrace and what they filter, kprobes, \
-                    BPF links, functions of security modules, livepatches, netfilter hooks of all \
-                    network namespaces and devices, static notifier chains, formats of executables",
+                    BPF links, functions of security modules, livepatches, static calls that lead \
+                    to modules, netfilter hooks of all network namespaces and devices, static \
+                    notifier chains, formats of executables",
             means: "the kernel calls code that belongs to nobody",
             blind_to: "notifier chains within objects (a clock, a regulator) and of modules; \
                        hooks made by writing to code, which the checks of text see",
@@ -96,7 +98,7 @@ impl Hooks {
             (&mut self.recovered, &mut self.targets, &mut self.chains);
         let mut look =
             Look { kernel, system, owners, programs, knowledge, recovered, targets, chains };
-        let kinds: [Gather; 9] = [
+        let kinds: [Gather; 10] = [
             tracepoints::gather,
             ftrace::gather,
             kprobes::gather,
@@ -106,6 +108,7 @@ impl Hooks {
             netfilter::gather,
             notifiers::gather,
             formats::gather,
+            static_calls::gather,
         ];
         for gather in kinds {
             // A list that changed meanwhile is walked again from its start.

@@ -31,6 +31,7 @@ use crate::confirm::{Confirmed, confirm};
 use crate::evidence;
 use crate::finding::{ModulesSummary, TextSummary};
 use crate::known_pages::KnownPages;
+use crate::kprobes;
 use crate::owners::Owners;
 use crate::recover::Recovered;
 use crate::sites::{SiteKind, State};
@@ -275,12 +276,14 @@ fn judge(
         judged.summary.unexplained += differences.dropped();
     }
     if !open.is_empty() {
+        let probed = kprobes::explain(kernel, recovered, baseline, &mut open);
         state.follow(system.journal);
         let traced = |place: &Place| place.site.is_some_and(|site| site.kind == SiteKind::Ftrace);
         if open.iter().any(traced) {
             state.learn(&Owners::gather(kernel, recovered));
         }
         judged.confirmed = confirm(kernel, baseline, sites, state, &open)?;
+        judged.confirmed.explained.extend(probed);
     }
     judged.confirmed.unexplained.extend(unreadable);
     judged.confirmed.unexplained.sort_by_key(|one| one.place.start);
