@@ -291,6 +291,17 @@ mod tests {
     }
 
     #[test]
+    fn what_the_kernel_counts_from_zero_does_not_move_with_it() {
+        let text = START_KERNEL_MAP + 0x100_0000;
+        let linked =
+            [(text, b'T', "_text"), (0x1_f000, b'A', "cpu_number"), (text, b'T', "_stext")];
+        let moved = Symbols::from_iter(linked).moved(0x20_0000);
+        assert_eq!(moved.address_of("_stext"), Some(text + 0x20_0000));
+        assert_eq!(moved.address_of("cpu_number"), Some(0x1_f000));
+        assert_eq!(moved.containing(text + 0x20_0000).unwrap().0.name, "_text");
+    }
+
+    #[test]
     fn a_name_that_occurs_twice_gives_both() {
         let symbols = three();
         let mut addresses: Vec<u64> = symbols.all_named("c").map(|s| s.address).collect();
