@@ -130,6 +130,9 @@ pub(super) fn takes_itself_back(name: &str) -> bool {
 /// processor on a busy host needs several seconds for each; how long it took is in attacks.tsv.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Opening takes the image apart, which an emulated processor on a busy host takes a minute for.
+const OPENING: Duration = Duration::from_secs(180);
+
 /// Within this a pass that was under way when something changed has ended.
 const SETTLING: Duration = Duration::from_millis(1500);
 
@@ -236,7 +239,7 @@ impl<'vm> Watch<'vm> {
         let process = vm.start(&["ringfence", "watch", "--json"], Duration::from_secs(1800))?;
         let mut watch = Self { process, seen: String::new() };
         // All is well before the first attack, or nothing after it says anything.
-        while watch.event(Duration::from_secs(60))?["event"] != "pass" {}
+        while watch.event(OPENING)?["event"] != "pass" {}
         ensure!(!watch.seen.contains("\"event\":\"finding\""), "findings before the first attack");
         Ok(watch)
     }
