@@ -54,6 +54,10 @@ lab: kernels attacks build ## Run all scenarios on all kernels (KERNEL=7.3 SCENA
 	$(CARGO) run --quiet --locked --package lab -- scenarios \
 		$(addprefix --kernel ,$(KERNEL)) $(addprefix --scenario ,$(SCENARIO))
 
+.PHONY: detection
+detection: ## Write docs/detection.md, of the attacks that the lab carried out last.
+	$(CARGO) run --quiet --locked --package lab -- detection
+
 .PHONY: lint
 lint: deps ## rustfmt, clippy, clang-format, licence lines, cargo-deny.
 	$(CARGO) fmt --all --check

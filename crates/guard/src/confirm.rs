@@ -7,7 +7,7 @@
 //! explained it in any of the readings.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kernel_memory::Kernel;
 
@@ -25,6 +25,11 @@ const READINGS: u32 = 8;
 /// How often a place may show an int3. A program that switches tracepoints on and off without end
 /// keeps sites in that state for a good part of the time.
 const READINGS_OF_INT3: u32 = 64;
+
+/// How long sites of static calls are waited for while the kernel says that it changes some. A
+/// livepatch has it change those of `cond_resched`, thousands of them one after the other; a fast
+/// machine takes a tenth of a second for that, an emulated one many.
+pub(crate) const UPDATE: Duration = Duration::from_secs(30);
 
 /// A place that differs and is explained.
 #[derive(Clone, Debug)]
@@ -75,11 +80,13 @@ pub fn confirm(
     let mut confirmed = Confirmed::default();
     let fresh = |place: &Place| Open { place: *place, seen: Vec::new(), illegal: 0, poking: 0 };
     let mut open: Vec<Open> = places.iter().map(fresh).collect();
+    let began = Instant::now();
     let mut first = true;
     while !open.is_empty() {
         if !std::mem::take(&mut first) {
             std::thread::sleep(PAUSE);
         }
+        let updating = changes_static_calls(kernel) && began.elapsed() < UPDATE;
         state.read_functions(kernel, keys_of(&open, sites))?;
         let ranges: Vec<(u64, u32)> =
             open.iter().map(|open| (open.place.start, open.place.length() as u32)).collect();
@@ -96,6 +103,7 @@ pub fn confirm(
                     confirmed.explained.push(Explained { place, seen, verdict });
                     continue;
                 }
+                _ if updating && is_static_call(&place.place) => {}
                 Account::Poking => place.poking += 1,
                 Account::Unexplained => place.illegal += 1,
             }
@@ -112,6 +120,25 @@ pub fn confirm(
     confirmed.explained.sort_by_key(|explained| explained.place.start);
     confirmed.unexplained.sort_by_key(|unexplained| unexplained.place.start);
     Ok(confirmed)
+}
+
+/// Whether the kernel is about to change static calls. `__static_call_update` sets the key and then
+/// changes one site after the other, all of it under this mutex (kernel/static_call_inline.c, 6.1 to
+/// 7.3), so until it is released sites and key may disagree. Whoever holds it for ever gains
+/// [`UPDATE`], once in each pass.
+pub(crate) fn changes_static_calls(kernel: &Kernel<'_>) -> bool {
+    /// What is not the owner's address in `mutex.owner` (MUTEX_FLAGS, kernel/locking/mutex.h).
+    const FLAGS: u64 = 7;
+    let owner = kernel.symbols.address_of("static_call_mutex").and_then(|at| {
+        let mutex = kernel.object("mutex", at).ok()?;
+        mutex.u64("owner.counter").ok()
+    });
+    owner.is_some_and(|owner| owner & !FLAGS != 0)
+}
+
+fn is_static_call(place: &Place) -> bool {
+    let of_calls = |kind| matches!(kind, SiteKind::StaticCall | SiteKind::StaticCallTrampoline);
+    place.site.is_some_and(|site| of_calls(site.kind))
 }
 
 /// The keys of static calls that decide about these places. A trampoline whose key is not known may

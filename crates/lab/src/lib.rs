@@ -13,6 +13,7 @@
 pub mod agent;
 mod binaries;
 mod cpio;
+pub mod detection;
 mod error;
 mod guest;
 mod initramfs;

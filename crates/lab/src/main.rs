@@ -6,6 +6,7 @@ mod run;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// Boots real Debian kernels in virtual machines and runs things in them
@@ -22,6 +23,8 @@ enum Command {
     Run(Box<run::Arguments>),
     /// Run scenarios on kernels, all of them unless told otherwise
     Scenarios(all::Arguments),
+    /// Write docs/detection.md, of the attacks that were last carried out
+    Detection,
     /// List the kernels that were fetched
     Kernels,
     /// The lab's end in a guest
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Scenarios(arguments) => all::run(&arguments),
+        Command::Detection => detection(),
         Command::Kernels => list(),
         Command::Agent => lab::agent::serve().map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };
@@ -41,6 +45,16 @@ fn main() -> ExitCode {
         // Codes below are the command's own.
         ExitCode::from(125)
     })
+}
+
+fn detection() -> anyhow::Result<ExitCode> {
+    let kernels = lab::kernels::all(&lab::kernels::cache())?;
+    let page = lab::detection::page(&lab::logs(), &kernels);
+    let page = page.context("no attack was carried out: make lab SCENARIO=attacks")?;
+    let path = lab::kernels::repository().join("docs/detection.md");
+    std::fs::write(&path, page).with_context(|| path.display().to_string())?;
+    println!("{} is written", path.display());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn list() -> anyhow::Result<ExitCode> {

@@ -57,10 +57,14 @@ impl Check for JumpLabels {
         }
         let mut state = State::default();
         let open: Vec<&JumpLabel> = self.order.iter().filter_map(|i| entries.get(*i)).collect();
-        let left = settle(open, |open| {
-            state.read_enabled(&system.kernel, open.iter().map(|entry| entry.key))?;
-            Ok(disagreeing(system, &state, open))
-        })?;
+        let left = settle(
+            open,
+            || false,
+            |open| {
+                state.read_enabled(&system.kernel, open.iter().map(|entry| entry.key))?;
+                Ok(disagreeing(system, &state, open))
+            },
+        )?;
         let mut moving = 0;
         for Settled { item, readings } in left {
             if state.enabled_count(item.key).is_some_and(|count| count < 0) {

@@ -249,24 +249,28 @@ fn compare(
         .map(|(start, length)| Disagreement { start: *start, end: start + length })
         .collect();
     // A text poke may come between the two readings: what disagrees is read again by both.
-    let left = settle(ranges, |ranges| {
-        let mut left = Vec::new();
-        for range in ranges {
-            let length = (range.end - range.start) as usize;
-            let (mut ours, mut theirs) = (vec![0; length], vec![0; length]);
-            memory.read(range.start, &mut ours)?;
-            other.read(range.start, &mut theirs)?;
-            let mut differences = Differences::default();
-            differences.compare(range.start, &theirs, &ours);
-            left.extend(
-                differences
-                    .runs()
-                    .iter()
-                    .map(|run| Disagreement { start: run.start, end: run.end }),
-            );
-        }
-        Ok(left)
-    })?;
+    let left = settle(
+        ranges,
+        || false,
+        |ranges| {
+            let mut left = Vec::new();
+            for range in ranges {
+                let length = (range.end - range.start) as usize;
+                let (mut ours, mut theirs) = (vec![0; length], vec![0; length]);
+                memory.read(range.start, &mut ours)?;
+                other.read(range.start, &mut theirs)?;
+                let mut differences = Differences::default();
+                differences.compare(range.start, &theirs, &ours);
+                left.extend(
+                    differences
+                        .runs()
+                        .iter()
+                        .map(|run| Disagreement { start: run.start, end: run.end }),
+                );
+            }
+            Ok(left)
+        },
+    )?;
     Ok(left.iter().map(|settled| finding(system, other, settled)).collect())
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use crate::batch;
 use crate::check::{About, Check, Missing, Outcome, System};
 use crate::code;
-use crate::confirm::all_keys;
+use crate::confirm::{all_keys, changes_static_calls};
 use crate::evidence;
 use crate::finding::Finding;
 use crate::owners::Owners;
@@ -60,10 +60,14 @@ impl Check for StaticCalls {
         }
         let mut state = State::default();
         let mut unknown = 0;
-        let left = settle(self.sites.clone(), |open| {
-            state.read_functions(kernel, all_keys(sites))?;
-            Ok(disagreeing(system, sites, &state, open, &mut unknown))
-        })?;
+        let left = settle(
+            self.sites.clone(),
+            || changes_static_calls(kernel),
+            |open| {
+                state.read_functions(kernel, all_keys(sites))?;
+                Ok(disagreeing(system, sites, &state, open, &mut unknown))
+            },
+        )?;
         for Settled { item, readings } in left {
             outcome.findings.push(finding(system, sites, &state, &item, readings));
         }

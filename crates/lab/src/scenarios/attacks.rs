@@ -11,13 +11,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
+use crate::detection::{self, Class, Line};
 use crate::process::Process;
 use crate::scenario::{Cell, Outcome, Scenario};
 use crate::vm::{Boot, Vm};
 
+/// What it is called.
+pub(crate) const NAME: &str = "attacks";
+
 /// See the module.
 pub(crate) const SCENARIO: Scenario = Scenario {
-    name: "attacks",
+    name: NAME,
     about: "each attack is found by the check and under the name that it should be",
     core: |kernel| ["6.12-cloud-amd64", "7-cloud-amd64"].contains(&kernel.name.as_str()),
     run,
@@ -116,7 +120,7 @@ pub(super) fn carry_out(vm: &Vm, name: &str, target: &str, seconds: u64) -> anyh
     let target = ON_A_TASK.contains(&name).then_some(target);
     let words: Vec<&str> = ["insmod", &file, &seconds].into_iter().chain(target).collect();
     let loaded = vm.try_run(&words)?;
-    ensure!(loaded.code == 0, "it was not loaded: {}", loaded.errors());
+    ensure!(loaded.code == 0, "{NOT_LOADED}{}", loaded.errors());
     Ok(())
 }
 
@@ -157,15 +161,19 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     // So does a livepatch, by TAINT_LIVEPATCH (include/linux/panic.h).
     vm.shell("echo 32768 >/proc/sys/kernel/tainted")?;
     let mut watch = Watch::start(&vm)?;
-    let (mut log, mut missed) = (String::new(), Vec::new());
+    let (mut log, mut lines, mut missed) = (String::new(), String::new(), Vec::new());
     let mut outside = 0;
     for (name, told) in ATTACKS {
         if let Outside(reason) = told {
             outside += 1;
             log.push_str(&format!("{name}\tnot carried out inside: {reason}\n"));
+            lines.push_str(&not_seen(name, reason).to_tsv());
             continue;
         }
-        match one(&vm, &mut watch, name, &target, *told) {
+        watch.told.clear();
+        let result = one(&vm, &mut watch, name, &target, *told);
+        lines.push_str(&line(name, *told, &watch.told, &result).to_tsv());
+        match result {
             Ok(after) => log.push_str(&format!("{name}\t{} ms\n", after.as_millis())),
             Err(error) => {
                 log.push_str(&format!("{name}\t{error:#}\n"));
@@ -173,6 +181,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
             }
         }
         cell.keep("attacks.tsv", log.as_bytes())?;
+        cell.keep(detection::INSIDE, lines.as_bytes())?;
         cell.keep("watch.json", watch.seen.as_bytes())?;
     }
     drop(watch);
@@ -183,7 +192,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
 }
 
 /// Where the subjects for this kernel are; none if they cannot be built.
-pub(super) fn subjects(cell: &Cell<'_>) -> anyhow::Result<Option<PathBuf>> {
+pub(crate) fn subjects(cell: &Cell<'_>) -> anyhow::Result<Option<PathBuf>> {
     let kernel = cell.kernel();
     let headers = kernel.directory.join("headers");
     if headers.read_dir().is_ok_and(|mut packages| packages.next().is_none()) {
@@ -193,6 +202,59 @@ pub(super) fn subjects(cell: &Cell<'_>) -> anyhow::Result<Option<PathBuf>> {
     let subjects = cache.join("attacks").join(&kernel.name);
     ensure!(subjects.is_dir(), "{} is not there; run make attacks", subjects.display());
     Ok(Some(subjects))
+}
+
+/// How an error begins where the kernel would not have the attack.
+const NOT_LOADED: &str = "it was not loaded: ";
+
+/// What is kept of one, by what the watch told meanwhile; the last event is the one that was waited
+/// for, if it came.
+fn line(name: &str, told: Told, events: &[Value], result: &anyhow::Result<Duration>) -> Line {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let event = events.iter().find(|event| tells(event, told)).or(events.first());
+    let (by, technique) = match event {
+        Some(event) if event["event"] == "hooked" => {
+            (format!("hook: {}", text(&event["hook"]["mechanism"])), text(&event["hook"]["owner"]))
+        }
+        Some(event) => (text(&event["finding"]["check"]), text(&event["finding"]["technique"])),
+        None => (String::new(), String::new()),
+    };
+    let refused = |error: &anyhow::Error| {
+        error
+            .to_string()
+            .strip_prefix(NOT_LOADED)
+            .map(|why| detection::Result::NotPossible(why.into()))
+    };
+    Line {
+        attack: name.to_owned(),
+        class: if matches!(told, Hook(_)) { Class::Interface } else { Class::Write },
+        by,
+        technique,
+        has_name: match told {
+            Finding(_, words) => !words.is_empty(),
+            OneOf(each) => each.iter().all(|(_, words)| !words.is_empty()),
+            Hook(_) | Outside(_) => false,
+        },
+        result: match result {
+            Ok(after) => detection::Result::Found(*after),
+            Err(error) => refused(error).unwrap_or(match events.is_empty() {
+                true => detection::Result::Missed,
+                false => detection::Result::Misnamed,
+            }),
+        },
+    }
+}
+
+/// What is kept of one that only the outside sees.
+fn not_seen(name: &str, reason: &str) -> Line {
+    Line {
+        attack: name.to_owned(),
+        class: Class::Write,
+        by: String::new(),
+        technique: String::new(),
+        has_name: false,
+        result: detection::Result::NotSeen(reason.to_owned()),
+    }
 }
 
 /// Carries one out, waits until it is told of, and takes it back.
@@ -232,12 +294,14 @@ fn unload(vm: &Vm, name: &str) -> anyhow::Result<()> {
 struct Watch<'vm> {
     process: Process<'vm>,
     seen: String,
+    /// Findings and hooks that were told while an attack was waited for.
+    told: Vec<Value>,
 }
 
 impl<'vm> Watch<'vm> {
     fn start(vm: &'vm Vm) -> anyhow::Result<Self> {
         let process = vm.start(&["ringfence", "watch", "--json"], Duration::from_secs(1800))?;
-        let mut watch = Self { process, seen: String::new() };
+        let mut watch = Self { process, seen: String::new(), told: Vec::new() };
         // All is well before the first attack, or nothing after it says anything.
         while watch.event(OPENING)?["event"] != "pass" {}
         ensure!(!watch.seen.contains("\"event\":\"finding\""), "findings before the first attack");
@@ -273,6 +337,9 @@ impl<'vm> Watch<'vm> {
             let Some(event) = event else {
                 bail!("not told of in {} s; told was: {}", PATIENCE.as_secs(), others.join(", "))
             };
+            if event["event"] == "finding" || event["event"] == "hooked" {
+                self.told.push(event.clone());
+            }
             if tells(&event, told) {
                 return Ok(began.elapsed());
             }

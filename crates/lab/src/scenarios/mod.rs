@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::detection;
 use crate::kernels::Kernel;
 use crate::scenario::Scenario;
 
@@ -38,6 +39,7 @@ pub fn closing(scenario: &str, logs: &Path, kernels: &[Kernel]) -> Option<String
     let logs = logs.join(scenario);
     match scenario {
         matrix::NAME => matrix::closing(&logs, kernels),
+        attacks::NAME => detection::closing(&logs, kernels),
         _ => None,
     }
 }
