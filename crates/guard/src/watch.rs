@@ -89,14 +89,23 @@ fn key(finding: &Finding) -> Key {
 pub struct Told {
     findings: BTreeMap<Key, Finding>,
     lost: BTreeMap<&'static str, String>,
-    /// How often each hook was there; none before the first look.
-    hooks: Option<BTreeMap<Hook, usize>>,
+    /// How often each hook was there, by the check that lists it; none before its first look.
+    hooks: BTreeMap<&'static str, BTreeMap<Hook, usize>>,
 }
 
-/// The check that lists hooks, and what the inventory of BPF adds to the list: programs that no
-/// link ties to a place. Those come and go with their code, which the kernel announces itself.
-const HOOKS: &str = "hooks";
+/// What the inventory of BPF adds to the list of hooks: programs that no link ties to a place. Those
+/// come and go with their code, which the kernel announces itself.
 const OF_INVENTORY: &str = "bpf";
+
+/// Hooks of this mechanism are listed by the check `operations`, all others by the check `hooks`; the
+/// two are not due in the same passes.
+const OF_OPERATIONS: &str = "operation";
+
+/// The checks that list hooks, and of which mechanisms.
+const LISTS: [(&str, fn(&str) -> bool); 2] = [
+    ("hooks", |mechanism| ![OF_INVENTORY, OF_OPERATIONS].contains(&mechanism)),
+    ("operations", |mechanism| mechanism == OF_OPERATIONS),
+];
 
 impl Told {
     /// What is news in a pass. A check that was not due says nothing about its findings.
@@ -117,7 +126,9 @@ impl Told {
                 (Status::Ok | Status::Finding, None) => {}
             }
         }
-        self.news_of_hooks(report, &mut news);
+        for (check, lists) in LISTS {
+            self.news_of_hooks(check, lists, report, &mut news);
+        }
         let now: BTreeMap<Key, &Finding> =
             report.findings.iter().map(|finding| (key(finding), finding)).collect();
         let ran = |name: &str| {
@@ -144,16 +155,22 @@ impl Told {
         news
     }
 
-    fn news_of_hooks(&mut self, report: &Report, news: &mut Vec<News>) {
-        let ran = |check: &CheckResult| check.name == HOOKS && check.status != Status::Unavailable;
+    fn news_of_hooks(
+        &mut self,
+        name: &'static str,
+        lists: fn(&str) -> bool,
+        report: &Report,
+        news: &mut Vec<News>,
+    ) {
+        let ran = |check: &CheckResult| check.name == name && check.status != Status::Unavailable;
         if !report.checks.iter().any(ran) {
             return;
         }
         let mut now = BTreeMap::new();
-        for hook in report.hooks.iter().filter(|hook| hook.mechanism != OF_INVENTORY) {
+        for hook in report.hooks.iter().filter(|hook| lists(hook.mechanism)) {
             *now.entry(hook.clone()).or_default() += 1;
         }
-        let Some(before) = self.hooks.replace(now.clone()) else { return };
+        let Some(before) = self.hooks.insert(name, now.clone()) else { return };
         for (hook, count) in &before {
             let gone = count.saturating_sub(now.get(hook).copied().unwrap_or(0));
             news.extend(std::iter::repeat_n(News::Unhooked(hook.clone()), gone));

@@ -84,6 +84,23 @@ fn a_pass_that_did_not_look_at_hooks_says_nothing_of_them() {
 }
 
 #[test]
+fn replaced_operations_are_news_of_their_own_check_which_is_due_in_other_passes() {
+    let operations = |owners: &[&str]| {
+        let mut report = hooked(owners, Status::Ok);
+        report.checks[0].name = "operations";
+        report.hooks.iter_mut().for_each(|hook| hook.mechanism = "operation");
+        report
+    };
+    let mut told = Told::default();
+    assert!(told.news(&operations(&["a"])).is_empty());
+    assert!(told.news(&hooked(&["b"], Status::Ok)).is_empty());
+    assert!(told.news(&operations(&["a"])).is_empty());
+    assert!(told.news(&hooked(&["b"], Status::Ok)).is_empty());
+    let news = told.news(&operations(&["a", "c"]));
+    assert!(matches!(news.as_slice(), [News::Hooked(hook)] if hook.owner == "c"), "{news:?}");
+}
+
+#[test]
 fn the_first_pass_is_due_at_once_and_then_once_a_period() {
     let second = Duration::from_secs(1);
     let mut schedule = Schedule::new(second, second / 5);
