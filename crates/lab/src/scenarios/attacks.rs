@@ -278,8 +278,12 @@ fn one(
 }
 
 /// Unloads it, when the kernel lets it go: all tasks must first have left a function that was replaced.
-fn unload(vm: &Vm, name: &str) -> anyhow::Result<()> {
+pub(super) fn unload(vm: &Vm, name: &str) -> anyhow::Result<()> {
     let began = Instant::now();
+    // Kernel threads have an empty root of their own since 7.0 and reach no file by its path, so there
+    // a livepatch is switched off for the subject.
+    let enabled = format!("/sys/kernel/livepatch/{name}/enabled");
+    vm.run(&["sh", "-c", &format!("if grep -qs 1 {enabled}; then echo 0 >{enabled}; fi")])?;
     loop {
         let unloaded = vm.try_run(&["rmmod", name])?;
         if unloaded.code == 0 {

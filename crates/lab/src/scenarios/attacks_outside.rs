@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::scenario::{Cell, Outcome, Scenario};
 use crate::scenarios::attacks::{
-    ATTACKS, Told, carry_out, start_target, subjects, takes_itself_back, tells,
+    ATTACKS, Told, carry_out, start_target, subjects, takes_itself_back, tells, unload,
 };
 use crate::scenarios::check::{clean_from_outside, report_from_outside};
 use crate::scenarios::outside::Socket;
@@ -100,7 +100,7 @@ impl Attack<'_> {
             let left = Duration::from_secs(HIDES_FOR + 2).saturating_sub(began.elapsed());
             std::thread::sleep(left);
         }
-        self.vm.run(&["rmmod", self.name])?;
+        unload(self.vm, self.name)?;
         let Some((check, technique)) = new(before, &report?, self.told) else {
             anyhow::bail!("nothing was found that was not there before");
         };
