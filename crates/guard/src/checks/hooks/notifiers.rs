@@ -37,6 +37,10 @@ const OPERATIONS: [&str; 6] = [
     "call_chain_is_empty",
 ];
 
+/// The chain that belongs to kernel/notifier.c itself, where a compiler may have put the functions into
+/// those that use it (6.1); then only the symbol table tells of it.
+const OF_THE_FILE: (&str, &str) = ("die_chain", "atomic_notifier_head");
+
 /// Members of one chain; a walk goes no further.
 const LONGEST: usize = 4096;
 
@@ -126,6 +130,13 @@ fn find(look: &Look<'_, '_>) -> Result<Vec<Chain>, Missing> {
         let known = chains.last().is_some_and(|chain| chain.first == first);
         if !known && is_chain(kernel, first) {
             chains.push(Chain { first, name: name(kernel, call) });
+        }
+    }
+    let (own, head) = OF_THE_FILE;
+    if let Ok(at) = kernel.symbol(own) {
+        let first = at.wrapping_add(kernel.offset_of(head, "head")?);
+        if !chains.iter().any(|chain| chain.first == first) {
+            chains.push(Chain { first, name: own.to_owned() });
         }
     }
     if chains.is_empty() {
