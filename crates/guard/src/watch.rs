@@ -101,8 +101,11 @@ const OF_INVENTORY: &str = "bpf";
 /// two are not due in the same passes.
 const OF_OPERATIONS: &str = "operation";
 
+/// Whether a check lists hooks of a mechanism.
+type Lists = fn(&str) -> bool;
+
 /// The checks that list hooks, and of which mechanisms.
-const LISTS: [(&str, fn(&str) -> bool); 2] = [
+const LISTS: [(&str, Lists); 2] = [
     ("hooks", |mechanism| ![OF_INVENTORY, OF_OPERATIONS].contains(&mechanism)),
     ("operations", |mechanism| mechanism == OF_OPERATIONS),
 ];

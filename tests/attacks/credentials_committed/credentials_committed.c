@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * A task gives itself the credentials of root by the kernel's own functions: what an exploit does that
- * can run code in the kernel. The module has the target call them, as a return to user mode would.
+ * A task gives itself the credentials of root by the kernel's own functions: what an exploit does
+ * that can run code in the kernel. The module has the target call them, as a return to user mode
+ * would.
  */
 #include "attack.h"
 

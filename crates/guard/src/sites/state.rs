@@ -196,7 +196,7 @@ impl State {
 
 /// The length of the code that counts a call, if calls are counted (`retbleed=stuff`,
 /// arch/x86/kernel/callthunks.c).
-fn counted_before(kernel: &Kernel<'_>) -> Option<u64> {
+pub(crate) fn counted_before(kernel: &Kernel<'_>) -> Option<u64> {
     let symbols = kernel.symbols;
     let on = kernel.u8_at(symbols.address_of("thunks_initialized")?).ok()?;
     let start = symbols.address_of("skl_call_thunk_template")?;

@@ -10,6 +10,7 @@ use kernel_memory::Kernel;
 use super::Wrong;
 use crate::check::{Missing, System};
 use crate::sites::INT3;
+use crate::sites::state::counted_before;
 
 /// The functions (arch/x86/entry/syscall_64.c and syscall_32.c, 6.12 and 7.3; 6.1 by stable).
 const FUNCTIONS: [&str; 3] = ["x64_sys_call", "x32_sys_call", "ia32_sys_call"];
@@ -44,12 +45,20 @@ const LONGEST: u64 = 64 << 10;
 pub(super) struct Targets {
     calls: HashSet<u64>,
     machinery: HashSet<u64>,
+    /// With call depth tracking a call leads to the code before the function, which counts it and is so
+    /// long (`retbleed=stuff`, arch/x86/kernel/callthunks.c, 6.12).
+    padding: u64,
 }
 
 impl Targets {
     /// By name, within the text.
     pub(super) fn gather(kernel: &Kernel<'_>, text: (u64, u64)) -> Self {
-        let mut targets = Self::default();
+        Self::with_padding(kernel, text, counted_before(kernel).unwrap_or(0))
+    }
+
+    /// The same where so many bytes before a function count its calls.
+    pub(super) fn with_padding(kernel: &Kernel<'_>, text: (u64, u64), padding: u64) -> Self {
+        let mut targets = Self { padding, ..Self::default() };
         let text = text.0..text.1;
         for symbol in kernel.symbols.iter().filter(|symbol| text.contains(&symbol.address)) {
             let is_one_of = |beginnings: &[&str]| {
@@ -62,6 +71,12 @@ impl Targets {
             }
         }
         targets
+    }
+
+    /// Whether a branch may lead there.
+    pub(super) fn allow(&self, target: u64) -> bool {
+        let one = |address| self.calls.contains(&address) || self.machinery.contains(&address);
+        one(target) || (self.padding != 0 && one(target.wrapping_add(self.padding)))
     }
 
     pub(super) fn is_call(&self, address: u64) -> bool {
@@ -101,8 +116,7 @@ pub(super) fn strays(
         .into_iter()
         .filter(|(at, target)| {
             !(function.contains(target)
-                || targets.calls.contains(target)
-                || targets.machinery.contains(target)
+                || targets.allow(*target)
                 || traced.binary_search(at).is_ok())
         })
         .map(|(at, target)| Wrong::Branch(at, target))

@@ -60,3 +60,12 @@ fn only_what_is_named_so_within_the_text_is_a_system_call() {
         assert!(targets.is_call(CALL) && !targets.is_call(OTHER) && !targets.is_call(TABLE));
     });
 }
+
+#[test]
+fn with_call_depth_tracking_a_call_may_lead_to_the_code_that_counts_it() {
+    with_table([CALL; 4], |kernel, _| {
+        let targets = |padding| Targets::with_padding(kernel, (TEXT, TEXT + 0x1000), padding);
+        assert!(targets(9).allow(CALL) && targets(9).allow(CALL - 9));
+        assert!(!targets(9).allow(CALL - 8) && !targets(0).allow(CALL - 9));
+    });
+}
