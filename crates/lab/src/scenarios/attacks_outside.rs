@@ -21,13 +21,15 @@ use crate::vm::{Boot, Vm};
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "attacks-outside",
     about: "each attack is found from outside, in the memory of the guest",
-    core: |kernel| kernel.name == "6.12-cloud-amd64",
+    // Until CR4 without SMEP is told of from outside, which this shows it is not.
+    core: |_| false,
     run,
 };
 
 /// Attacks that a single look from outside does not see, and why.
 const NOT_SEEN: &[(&str, &str)] = &[
     ("lstar", "a model-specific register, which QEMU's monitor does not tell"),
+    ("lockdown_lowered", "a setting is held to what it was at the first look"),
     ("credentials_committed", "a task's credentials are held to what it had before"),
 ];
 
