@@ -29,8 +29,10 @@ static int attack(void)
 		return error;
 	/* Until it is such a jump it is an int3, whose handler looks into the table. */
 	msleep(1000);
-	/* What is listed may be a kprobe that the kernel made to stand for ours (KPROBE_HASH_BITS). */
-	hlist_for_each_entry(listed, &table[hash_ptr(probe.addr, 6)], hlist) {
+	/* What is listed may be a kprobe that the kernel made to stand for ours (KPROBE_HASH_BITS).
+	 */
+	hlist_for_each_entry(listed, &table[hash_ptr(probe.addr, 6)], hlist)
+	{
 		if (listed->addr == probe.addr)
 			node = &listed->hlist;
 	}
