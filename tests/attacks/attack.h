@@ -30,6 +30,14 @@ static unsigned int seconds = 60;
 module_param(seconds, uint, 0444);
 MODULE_PARM_DESC(seconds, "after how many seconds it is taken back");
 
+/*
+ * An attacker who is in the kernel already does not load a module for each thing that he does, and
+ * a guard that looks when one is loaded must find him all the same.
+ */
+static unsigned int delay_ms;
+module_param(delay_ms, uint, 0444);
+MODULE_PARM_DESC(delay_ms, "how many milliseconds after loading it is carried out");
+
 static bool attacking;
 static DEFINE_MUTEX(attack_lock);
 
@@ -121,14 +129,10 @@ static void take_back(struct work_struct *work)
 
 static DECLARE_DELAYED_WORK(revert, take_back);
 
-static int __init attack_init(void)
+static int carry_out(void)
 {
 	int error;
 
-	if (!in_the_lab()) {
-		pr_err("attack: this is no machine of the lab\n");
-		return -EPERM;
-	}
 	mutex_lock(&attack_lock);
 	error = attack();
 	attacking = !error;
@@ -140,8 +144,28 @@ static int __init attack_init(void)
 	return error;
 }
 
+static void carry_out_later(struct work_struct *work)
+{
+	carry_out();
+}
+
+static DECLARE_DELAYED_WORK(later, carry_out_later);
+
+static int __init attack_init(void)
+{
+	if (!in_the_lab()) {
+		pr_err("attack: this is no machine of the lab\n");
+		return -EPERM;
+	}
+	if (!delay_ms)
+		return carry_out();
+	schedule_delayed_work(&later, msecs_to_jiffies(delay_ms));
+	return 0;
+}
+
 static void __exit attack_exit(void)
 {
+	cancel_delayed_work_sync(&later);
 	cancel_delayed_work_sync(&revert);
 	take_back(NULL);
 }

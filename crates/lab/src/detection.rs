@@ -256,8 +256,11 @@ Made by `make detection` from what `make lab` last carried out; not written by h
 attack of tests/attacks, which really changes a kernel in a virtual machine. *Inside* is the time until
 `ringfence watch` in the guest tells of it, by the check and under the name in the row; *outside* is
 how long one look at the guest's memory from the host takes, with nothing of ours in the guest. A hook
-is told of with its owner and is no finding by itself. Guests are emulated and several times slower
-than hardware, and the host that made this table had other work too. `–` is not carried out.
+is told of with its owner and is no finding by itself. What goes through an interface of the kernel is
+done as its module is loaded; what writes memory is done three to four seconds after that, when the
+guard has long looked at the module and nothing announces the write. Guests are emulated, several times
+slower than hardware, so the watch has a share of a whole processor there (`--share=100`), and the host
+that made this table had other work too. `–` is not carried out.
 
 ";
 

@@ -113,15 +113,38 @@ pub(super) fn start_target(vm: &Vm) -> anyhow::Result<String> {
     Ok(format!("target={}", vm.run(&["sh", "-c", START_TARGET])?.text()))
 }
 
-/// Loads a subject, which carries it out.
-pub(super) fn carry_out(vm: &Vm, name: &str, target: &str, seconds: u64) -> anyhow::Result<()> {
-    let file = format!("/lab/{name}.ko");
-    let seconds = format!("seconds={seconds}");
-    let target = ON_A_TASK.contains(&name).then_some(target);
-    let words: Vec<&str> = ["insmod", &file, &seconds].into_iter().chain(target).collect();
-    let loaded = vm.try_run(&words)?;
-    ensure!(loaded.code == 0, "{NOT_LOADED}{}", loaded.errors());
-    Ok(())
+/// How a subject is carried out.
+pub(super) struct Subject<'a> {
+    pub(super) name: &'a str,
+    /// The parameter that names the task which some make powerful.
+    pub(super) target: &'a str,
+    /// How long after it was loaded it is carried out.
+    pub(super) delay: Duration,
+    /// How long after that it takes itself back.
+    pub(super) lasts: Duration,
+}
+
+impl Subject<'_> {
+    /// Loads it; gives when it is carried out.
+    pub(super) fn load(&self, vm: &Vm) -> anyhow::Result<Instant> {
+        let file = format!("/lab/{}.ko", self.name);
+        let delay = format!("delay_ms={}", self.delay.as_millis());
+        let seconds = format!("seconds={}", self.lasts.as_secs());
+        let target = ON_A_TASK.contains(&self.name).then_some(self.target);
+        let words: Vec<&str> =
+            ["insmod", &file, &delay, &seconds].into_iter().chain(target).collect();
+        // Not later than it is really carried out: the time until it is told of counts from here.
+        let began = Instant::now() + self.delay;
+        let loaded = vm.try_run(&words)?;
+        ensure!(loaded.code == 0, "{NOT_LOADED}{}", loaded.errors());
+        Ok(began)
+    }
+}
+
+/// What the kernel said of a subject that could not be carried out; nothing if it was.
+fn refused(vm: &Vm) -> anyhow::Result<Option<String>> {
+    let said = vm.shell("dmesg | grep 'attack:' | tail -n 1")?;
+    Ok(said.contains("could not be carried out").then_some(said))
 }
 
 /// Whether a subject has to take itself back: a module that hides cannot be unloaded, nor one that
@@ -130,9 +153,20 @@ pub(super) fn takes_itself_back(name: &str) -> bool {
     name.starts_with("module_hidden") || name == "livepatch_abuse"
 }
 
-/// When one counts as not found. A check that runs in each fifth pass needs as many, and an emulated
-/// processor on a busy host needs several seconds for each; how long it took is in attacks.tsv.
+/// When one counts as not found. An emulated processor on a busy host needs several seconds for a
+/// pass; how long it took is in attacks.tsv.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the watch in a guest may use of its processor. An emulated one is a hundred times slower than
+/// those that the default is for, so with that it would look all the time at the text alone.
+const SHARE: &str = "--share=100";
+
+/// How long after it was loaded an attack by writing memory is carried out: what the guard does because
+/// a module was loaded is over by then. It is another time for each, so that they come at any time
+/// between two passes.
+fn delay(number: usize) -> Duration {
+    Duration::from_millis(3000 + (number as u64 * 379) % 1000)
+}
 
 /// Opening takes the image apart, which an emulated processor on a busy host takes a minute for.
 const OPENING: Duration = Duration::from_secs(180);
@@ -163,7 +197,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let mut watch = Watch::start(&vm)?;
     let (mut log, mut lines, mut missed) = (String::new(), String::new(), Vec::new());
     let mut outside = 0;
-    for (name, told) in ATTACKS {
+    for (number, (name, told)) in ATTACKS.iter().enumerate() {
         if let Outside(reason) = told {
             outside += 1;
             log.push_str(&format!("{name}\tnot carried out inside: {reason}\n"));
@@ -171,7 +205,11 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
             continue;
         }
         watch.told.clear();
-        let result = one(&vm, &mut watch, name, &target, *told);
+        // What goes through an interface of the kernel is announced by it, the module's loading too.
+        let delay = if matches!(told, Hook(_)) { Duration::ZERO } else { delay(number) };
+        let lasts = Duration::from_secs(if takes_itself_back(name) { HIDES_FOR } else { 600 });
+        let subject = Subject { name, target: &target, delay, lasts };
+        let result = one(&vm, &mut watch, &subject, *told);
         lines.push_str(&line(name, *told, &watch.told, &result).to_tsv());
         match result {
             Ok(after) => log.push_str(&format!("{name}\t{} ms\n", after.as_millis())),
@@ -257,23 +295,29 @@ fn not_seen(name: &str, reason: &str) -> Line {
     }
 }
 
+/// For so many seconds a module hides, which cannot be unloaded meanwhile.
+const HIDES_FOR: u64 = 8;
+
 /// Carries one out, waits until it is told of, and takes it back.
 fn one(
     vm: &Vm,
     watch: &mut Watch<'_>,
-    name: &str,
-    target: &str,
+    subject: &Subject<'_>,
     told: Told,
 ) -> anyhow::Result<Duration> {
-    let hidden = takes_itself_back(name);
-    carry_out(vm, name, target, if hidden { 12 } else { 600 })?;
-    let began = Instant::now();
+    let began = subject.load(vm)?;
     let found = watch.until(told, began);
-    if hidden {
-        std::thread::sleep(Duration::from_secs(13).saturating_sub(began.elapsed()));
+    if found.is_err()
+        && let Some(why) = refused(vm)?
+    {
+        unload(vm, subject.name)?;
+        bail!("{NOT_LOADED}{why}");
     }
-    unload(vm, name)?;
-    watch.until_quiet().with_context(|| format!("after {name} was taken back"))?;
+    if takes_itself_back(subject.name) {
+        std::thread::sleep((subject.lasts + SETTLING).saturating_sub(began.elapsed()));
+    }
+    unload(vm, subject.name)?;
+    watch.until_quiet().with_context(|| format!("after {} was taken back", subject.name))?;
     found
 }
 
@@ -304,7 +348,8 @@ struct Watch<'vm> {
 
 impl<'vm> Watch<'vm> {
     fn start(vm: &'vm Vm) -> anyhow::Result<Self> {
-        let process = vm.start(&["ringfence", "watch", "--json"], Duration::from_secs(1800))?;
+        let process =
+            vm.start(&["ringfence", "watch", "--json", SHARE], Duration::from_secs(1800))?;
         let mut watch = Self { process, seen: String::new(), told: Vec::new() };
         // All is well before the first attack, or nothing after it says anything.
         while watch.event(OPENING)?["event"] != "pass" {}

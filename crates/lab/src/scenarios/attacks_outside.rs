@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::scenario::{Cell, Outcome, Scenario};
 use crate::scenarios::attacks::{
-    ATTACKS, Told, carry_out, start_target, subjects, takes_itself_back, tells, unload,
+    ATTACKS, Subject, Told, start_target, subjects, takes_itself_back, tells, unload,
 };
 use crate::scenarios::check::{clean_from_outside, report_from_outside};
 use crate::scenarios::outside::Socket;
@@ -94,7 +94,9 @@ impl Attack<'_> {
     /// how long looking took.
     fn carry_out(&self, before: &Value) -> anyhow::Result<String> {
         let hides = takes_itself_back(self.name);
-        carry_out(self.vm, self.name, self.target, if hides { HIDES_FOR } else { 600 })?;
+        let (name, target, delay) = (self.name, self.target, Duration::ZERO);
+        let lasts = Duration::from_secs(if hides { HIDES_FOR } else { 600 });
+        Subject { name, target, delay, lasts }.load(self.vm)?;
         let began = Instant::now();
         let report = report_from_outside(self.cell, self.name, self.arguments);
         let took = began.elapsed();
