@@ -40,6 +40,7 @@ typedef _Bool bool;
 enum bpf_map_type {
 	BPF_MAP_TYPE_UNSPEC = 0,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
 enum bpf_prog_type {
@@ -52,6 +53,11 @@ enum bpf_link_type {
 
 enum {
 	BPF_F_MMAPABLE = 1U << 10,
+};
+
+/* Of the uapi too: the arguments of a raw tracepoint. */
+struct bpf_raw_tracepoint_args {
+	__u64 args[0];
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -106,6 +112,11 @@ struct bpf_map {
 struct bpf_link {
 	u32 id;
 	enum bpf_link_type type;
+};
+
+/* include/linux/module.h. The name has 64 - sizeof(unsigned long) bytes. */
+struct module {
+	char name[56];
 };
 
 /* What an iterator program is called with: kernel/bpf/{task,prog,map,link}_iter.c. */

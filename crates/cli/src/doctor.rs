@@ -3,7 +3,7 @@
 //! check needs and what it does not see. Works without root, and then says what root would give.
 
 use clap::Args;
-use guard::{About, Guard};
+use guard::{About, Guard, Pace};
 use probes::{Feature, FeatureState};
 use serde::Serialize;
 
@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let guard = Guard::default();
     let checks: Vec<CheckJson> = guard
         .checks()
-        .map(|check| CheckJson { name: check.name(), every: check.every(), about: check.about() })
+        .map(|check| CheckJson { name: check.name(), pace: check.pace(), about: check.about() })
         .collect();
     let works = can_check(&features);
     let text = if arguments.json {
@@ -64,11 +64,11 @@ fn render(features: &[Feature], checks: &[CheckJson], works: bool, style: Style)
     }
     text.push_str(&format!("\n{}\n", style.paint(Tone::Heading, "Checks")));
     for check in checks {
-        let every = match check.every {
-            1 => "each pass".to_owned(),
-            every => format!("one pass in {every}"),
+        let pace = match check.pace {
+            Pace::EachPass => "in each pass of watch",
+            Pace::InTurn => "in turn, as often as the share of watch allows",
         };
-        text.push_str(&format!("  {}, {every} of watch\n", style.paint(Tone::Heading, check.name)));
+        text.push_str(&format!("  {}, {pace}\n", style.paint(Tone::Heading, check.name)));
         let About { needs, reads, means, blind_to } = check.about;
         for (heading, words) in
             [("needs", needs), ("reads", reads), ("means", means), ("blind to", blind_to)]
@@ -135,7 +135,7 @@ impl<'a> FeatureJson<'a> {
 #[derive(Serialize)]
 struct CheckJson {
     name: &'static str,
-    every: u32,
+    pace: Pace,
     #[serde(flatten)]
     about: About,
 }
@@ -182,10 +182,10 @@ mod tests {
             means: "a meaning",
             blind_to: "a blind spot",
         };
-        let checks = [CheckJson { name: "text", every: 5, about }];
+        let checks = [CheckJson { name: "text", pace: Pace::InTurn, about }];
         let text = render(&features, &checks, false, Style::plain());
         for part in
-            ["unavailable  inline reads", "what to do about it", "one pass in 5", "blind spot"]
+            ["unavailable  inline reads", "what to do about it", "text, in turn", "blind spot"]
         {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }

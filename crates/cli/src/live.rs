@@ -9,12 +9,13 @@ use clap::builder::PossibleValuesParser;
 use guard::baseline::{Baseline, Identity};
 use guard::checks::settings;
 use guard::journal::{Entry, Journal};
-use guard::{Guard, Report, System};
+use guard::{Guard, Pace, Report, System};
 use kernel_image::Symbols;
 use kernel_image::btf::Btf;
 use kernel_memory::{Kernel, KernelMemory};
 use probes::{
-    JournalReader, Kcore, LiveReader, LiveRegisters, LiveViews, ModuleDirectory, Path, Taken,
+    JournalReader, Kcore, LiveReader, LiveRegisters, LiveViews, ModuleDirectory, Path, ProbeError,
+    Taken,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -190,6 +191,8 @@ pub(crate) struct Live {
     journal: Journal,
     /// Where the journal's entries come from, if this kernel has such a source.
     source: Option<JournalReader>,
+    /// What was taken from there and comes into the journal with the next pass.
+    taken: Vec<Drained>,
 }
 
 impl Live {
@@ -204,7 +207,7 @@ impl Live {
         if let Err(reason) = journal.state() {
             host.notices.push(format!("the kernel announces no changes: {reason}"));
         }
-        Ok(Self { host, guard, journal, source })
+        Ok(Self { host, guard, journal, source, taken: Vec::new() })
     }
 
     /// Finds out whether the kernel tells of changes to its text. One pass has no use for that: it
@@ -226,29 +229,35 @@ impl Live {
     /// Runs all checks once. The journal is read after the pass, and the check that looks into it
     /// for an event that it raised itself then looks again.
     pub(crate) fn check(&mut self) -> Report {
+        self.take();
         self.read_journal();
-        let mut report = self.pass();
+        let guard = &mut self.guard;
+        let mut report = self.host.with_system(&self.journal, |system| guard.pass(system));
+        self.take();
         self.read_journal();
         let guard = &mut self.guard;
         self.host.with_system(&self.journal, |system| guard.again(&[SELF], system, &mut report));
         report
     }
 
-    /// Runs the checks that are due, with what the journal holds already.
-    fn pass(&mut self) -> Report {
-        let guard = &mut self.guard;
-        self.host.with_system(&self.journal, |system| guard.pass(system))
-    }
-
-    /// Moves what the kernel said since the last time into the journal, and gives it.
-    fn read_journal(&mut self) -> Drained {
+    /// Takes what the kernel said since the last time.
+    fn take(&mut self) -> Drained {
         let Some(source) = &mut self.source else { return Drained::default() };
         let Taken { entries, lost } = source.take();
-        for entry in &entries {
-            self.journal.push(entry.clone());
+        let drained = Drained { entries, lost };
+        self.taken.push(drained.clone());
+        drained
+    }
+
+    /// Moves what was taken into the journal. In the midst of a pass nothing comes into it: one check
+    /// must not know more than the one before it.
+    fn read_journal(&mut self) {
+        for Drained { entries, lost } in self.taken.drain(..) {
+            for entry in entries {
+                self.journal.push(entry);
+            }
+            self.journal.add_lost(lost);
         }
-        self.journal.add_lost(lost);
-        Drained { entries, lost }
     }
 }
 
@@ -256,20 +265,46 @@ impl Live {
 pub(crate) struct LiveWatch {
     live: Live,
     signals: EndSignals,
+    /// When the pass under way began.
+    began: u64,
 }
 
 impl LiveWatch {
     /// Opens everything; from now on SIGINT and SIGTERM end the watch and not the process.
     pub(crate) fn open(arguments: &Arguments) -> anyhow::Result<Self> {
         let signals = EndSignals::catch()?;
-        Ok(Self { live: Live::open(arguments)?.try_text_pokes(), signals })
+        let mut live = Live::open(arguments)?.try_text_pokes();
+        // A kernel without modules loads none that it could be silent about.
+        if let Some(Err(error)) = live.source.as_ref().map(JournalReader::modules)
+            && !matches!(error, ProbeError::Unsupported { .. })
+        {
+            let reason = error.to_string();
+            live.host.notices.push(format!("the kernel announces no modules: {reason}"));
+        }
+        Ok(Self { live, signals, began: monotonic_ns() })
     }
-}
 
-impl LiveWatch {
-    /// In each how many-th pass a check runs.
-    pub(crate) fn every(&self, check: &str) -> Option<u32> {
-        self.live.guard.checks().find(|one| one.name() == check).map(|one| one.every())
+    /// Waits until something is to be read.
+    fn poll(&self, timeout: Duration, journal: bool) -> anyhow::Result<Woken> {
+        let mut descriptors = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        if let Some(source) = self.live.source.as_ref().filter(|_| journal) {
+            let ready = source.descriptors();
+            descriptors.extend(ready.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        }
+        let timeout = Timespec {
+            tv_sec: timeout.as_secs().cast_signed(),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        match poll(&mut descriptors, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut ready = descriptors.iter().map(|descriptor| !descriptor.revents().is_empty());
+        Ok(match (ready.next(), ready.any(|ready| ready)) {
+            (Some(true), _) => Woken::End,
+            (_, true) => Woken::Journal,
+            _ => Woken::Timeout,
+        })
     }
 }
 
@@ -294,37 +329,30 @@ impl Watched for LiveWatch {
         })
     }
 
-    fn drain(&mut self) -> Drained {
-        self.live.read_journal()
+    fn checks(&self) -> Vec<(&'static str, Pace)> {
+        self.live.guard.checks().map(|check| (check.name(), check.pace())).collect()
     }
 
-    fn pass(&mut self) -> Report {
-        let began = monotonic_ns();
-        let report = self.live.pass();
+    fn drain(&mut self) -> Drained {
+        self.live.take()
+    }
+
+    fn begin(&mut self) {
+        self.began = monotonic_ns();
+        self.live.read_journal();
+    }
+
+    fn look(&mut self, check: &str) -> Report {
+        let Live { host, guard, journal, .. } = &mut self.live;
+        host.with_system(journal, |system| guard.look(check, system))
+    }
+
+    fn end(&mut self) {
         // What was said before this pass began was in the journal during it.
-        self.live.journal.forget_before(began);
-        report
+        self.live.journal.forget_before(self.began);
     }
 
     fn wait(&mut self, timeout: Duration, journal: bool) -> anyhow::Result<Woken> {
-        let mut descriptors = vec![PollFd::new(&self.signals, PollFlags::IN)];
-        if let Some(source) = self.live.source.as_ref().filter(|_| journal) {
-            let ready = source.descriptors();
-            descriptors.extend(ready.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        }
-        let timeout = Timespec {
-            tv_sec: timeout.as_secs().cast_signed(),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
-        match poll(&mut descriptors, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut ready = descriptors.iter().map(|descriptor| !descriptor.revents().is_empty());
-        Ok(match (ready.next(), ready.any(|ready| ready)) {
-            (Some(true), _) => Woken::End,
-            (_, true) => Woken::Journal,
-            _ => Woken::Timeout,
-        })
+        self.poll(timeout, journal)
     }
 }

@@ -48,6 +48,16 @@ pub struct About {
     pub blind_to: &'static str,
 }
 
+/// How often a watch runs a check (see [`crate::schedule`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pace {
+    /// In each pass, and at once after what the kernel announces.
+    EachPass,
+    /// In each pass that the share of a processor lasts for; who waited longest comes first.
+    InTurn,
+}
+
 /// Everything a check may look at. Nothing in it can change the kernel.
 #[derive(Clone, Copy)]
 pub struct System<'a> {
@@ -90,9 +100,9 @@ pub trait Check {
     /// The check in words.
     fn about(&self) -> About;
 
-    /// In which passes of `watch` it runs: 1 for each, 5 for each fifth. A single `check` runs all.
-    fn every(&self) -> u32 {
-        1
+    /// How often a watch runs it. A single `check` runs all.
+    fn pace(&self) -> Pace {
+        Pace::InTurn
     }
 
     /// Looks, and puts what it finds into `outcome`.

@@ -291,7 +291,7 @@ fn journal(system: &System<'_>, start: u64, end: u64) -> Vec<String> {
                 let length = old.len().max(new.len()) as u64;
                 *address < end && start < address.saturating_add(length)
             }
-            Change::Symbol { .. } => false,
+            Change::Symbol { .. } | Change::Module { .. } => false,
         })
         .map(|entry| describe_journal_entry(entry, &system.kernel, sites))
         .collect()

@@ -4,7 +4,7 @@
 //! The kernel tells perf about each change of its own text (`PERF_RECORD_TEXT_POKE`) and each
 //! executable range that it creates or drops (`PERF_RECORD_KSYMBOL`; both in
 //! include/uapi/linux/perf_event.h, 5.8 and later). A change in memory without an entry here came
-//! by another way.
+//! by another way. Modules are told of by the kernel's tracepoints (include/trace/events/module.h).
 
 use std::collections::VecDeque;
 
@@ -41,6 +41,15 @@ pub enum Change {
         registered: bool,
         /// `PERF_RECORD_KSYMBOL_TYPE_*`: 1 BPF, 2 out of line (ftrace, kprobes).
         kind: u16,
+        /// Its name.
+        name: String,
+    },
+    /// A module was loaded, before its own code first ran, or unloaded.
+    Module {
+        /// Where its `struct module` is.
+        address: u64,
+        /// Whether it was loaded (or unloaded).
+        loaded: bool,
         /// Its name.
         name: String,
     },
@@ -136,7 +145,7 @@ impl Journal {
                 let span = old.len().max(new.len()) as u64;
                 *at < address.saturating_add(length) && address < at.saturating_add(span)
             }
-            Change::Symbol { .. } => false,
+            Change::Symbol { .. } | Change::Module { .. } => false,
         })
     }
 

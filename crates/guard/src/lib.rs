@@ -28,6 +28,7 @@ pub mod processor;
 pub mod recover;
 pub mod registers;
 pub mod run;
+pub mod schedule;
 pub mod sites;
 pub mod technique;
 #[cfg(test)]
@@ -35,10 +36,11 @@ mod tests;
 pub mod views;
 pub mod watch;
 
-pub use check::{About, Check, CheckResult, Missing, Outcome, Status, System};
+pub use check::{About, Check, CheckResult, Missing, Outcome, Pace, Status, System};
 pub use finding::{Finding, Hook, ModulesSummary, TextSummary};
 pub use memory_views::MemoryViews;
 pub use modules::{ModuleFiles, NoModuleFiles};
 pub use registers::{NoRegisters, Registers};
 pub use run::{Guard, Report};
+pub use schedule::{Announced, Schedule};
 pub use views::{NoViews, Views};

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What `ringfence watch` decides: when to look, what is news, and how a change reads.
-//!
-//! Nothing here waits, reads a clock or prints; whoever runs it tells it the time.
+//! What `ringfence watch` tells: what is news, and how a change reads.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use kernel_memory::Kernel;
 
@@ -15,41 +12,6 @@ use crate::finding::{Finding, Hook};
 use crate::journal::{Change, Entry};
 use crate::run::Report;
 use crate::sites::Sites;
-
-/// When the next pass is due: after a period, or sooner when the kernel announced a change.
-#[derive(Clone, Debug)]
-pub struct Schedule {
-    period: Duration,
-    gap: Duration,
-    last: Option<Instant>,
-    asked: bool,
-}
-
-impl Schedule {
-    /// A pass each `period`. A change that the kernel announces brings the next one forward, but
-    /// not closer than `gap` to the last: a tracer that comes and goes must not cost a whole core.
-    pub fn new(period: Duration, gap: Duration) -> Self {
-        Self { period, gap: gap.min(period), last: None, asked: false }
-    }
-
-    /// The kernel announced a change.
-    pub fn announced(&mut self) {
-        self.asked = true;
-    }
-
-    /// How long to wait from `now` until the next pass; nothing if it is due.
-    pub fn wait(&self, now: Instant) -> Duration {
-        let Some(last) = self.last else { return Duration::ZERO };
-        let after = if self.asked { self.gap } else { self.period };
-        (last + after).saturating_duration_since(now)
-    }
-
-    /// A pass begins.
-    pub fn begin(&mut self, now: Instant) {
-        self.last = Some(now);
-        self.asked = false;
-    }
-}
 
 /// Something that was not so in the pass before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,6 +190,9 @@ pub fn describe_change(entry: &Entry, kernel: &Kernel<'_>, sites: &Sites) -> Str
             };
             let verb = if *registered { "came" } else { "went" };
             format!("{what} {name} {verb}, {length} bytes at {address:#x}")
+        }
+        Change::Module { loaded, name, .. } => {
+            format!("module {name} was {}", if *loaded { "loaded" } else { "unloaded" })
         }
     }
 }

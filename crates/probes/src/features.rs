@@ -16,6 +16,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
 use crate::error::ProbeError;
 use crate::journal::JournalReader;
+use crate::journal::modules::ModuleEvents;
 use crate::kcore::Kcore;
 use crate::object;
 use crate::privilege;
@@ -77,6 +78,7 @@ pub fn features() -> Vec<Feature> {
         feature("kcore", "a third path to compare", kcore()),
         feature("text poke journal", "telling who changed code", journal()),
         feature("ksymbol journal", "telling who brought new code", ksymbols()),
+        feature("module journal", "looking at once when a module is loaded", modules()),
         feature("BPF iterators", "tasks and BPF objects as iterators show them", iterators()),
         feature("tracefs", "hooks as ftrace lists them", small_file("/sys/kernel/tracing/README")),
         feature("securityfs", "lockdown and LSM state", small_file("/sys/kernel/security/lsm")),
@@ -189,7 +191,7 @@ fn ksymbols() -> Result<Tried, ProbeError> {
     let name = crate::views::event::raise()?;
     let came = reader.take().entries.into_iter().any(|entry| match entry.change {
         Change::Symbol { name: seen, .. } => seen == name,
-        Change::TextPoke { .. } => false,
+        Change::TextPoke { .. } | Change::Module { .. } => false,
     });
     if came {
         return Ok(Tried::Works);
@@ -199,6 +201,10 @@ fn ksymbols() -> Result<Tried, ProbeError> {
         lacking: "it takes the request and then does not tell of a BPF program that was loaded"
             .into(),
     })
+}
+
+fn modules() -> Result<Tried, ProbeError> {
+    ModuleEvents::open().map(|_| Tried::Works)
 }
 
 fn iterators() -> Result<Tried, ProbeError> {

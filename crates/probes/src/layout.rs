@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::{Btf, HasSize, ObjectBuilder};
 
+use crate::journal::modules::ModuleRecord;
 use crate::views::records::{BpfRecord, CallerRecord, TaskRecord};
 use crate::window::{Call, REQUESTS, Request, WINDOW};
 
@@ -60,6 +61,14 @@ fn the_records_of_the_views_are_laid_out_alike() {
     );
     assert_eq!(rust_layout!(BpfRecord { id, kind, name }), c_layout("views", "bpf_record"));
     assert_eq!(rust_layout!(CallerRecord { task }), c_layout("views", "caller_record"));
+}
+
+#[test]
+fn the_records_of_modules_are_laid_out_alike() {
+    assert_eq!(
+        rust_layout!(ModuleRecord { time, address, tgid, tid, loaded, reserved, comm, name }),
+        c_layout("module_events", "module_record")
+    );
 }
 
 #[test]

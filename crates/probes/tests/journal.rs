@@ -92,7 +92,7 @@ fn a_tracepoint_that_goes_on_and_off_is_journaled_with_who_did_it() {
     // What went on went off again: some place has at the end what it had at the start.
     let place = |entry: &Entry| match &entry.change {
         Change::TextPoke { address, old, new } => (*address, old.clone(), new.clone()),
-        Change::Symbol { .. } => unreachable!("filtered"),
+        Change::Symbol { .. } | Change::Module { .. } => unreachable!("filtered"),
     };
     let undone = pokes.iter().any(|poke| {
         let (address, old, _) = place(poke);
@@ -127,7 +127,7 @@ fn a_burst_of_symbols_loses_nothing_or_says_so() {
     let seen = |name: &String, comes: bool| {
         taken.entries.iter().any(|entry| match &entry.change {
             Change::Symbol { name: seen, registered, .. } => seen == name && *registered == comes,
-            Change::TextPoke { .. } => false,
+            Change::TextPoke { .. } | Change::Module { .. } => false,
         })
     };
     let all = names.iter().all(|name| seen(name, true) && seen(name, false));
@@ -180,7 +180,7 @@ fn everybody_who_listens_hears_the_same() {
     for reader in &mut readers {
         let ours = |entry: &Entry| match &entry.change {
             Change::Symbol { name: seen, .. } => *seen == name,
-            Change::TextPoke { .. } => false,
+            Change::TextPoke { .. } | Change::Module { .. } => false,
         };
         let heard = take_until(reader, |entries| entries.iter().any(ours));
         let heard = heard.iter().find(|entry| ours(entry)).unwrap();

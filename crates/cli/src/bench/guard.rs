@@ -2,6 +2,7 @@
 //! `ringfence bench guard`: what a pass costs, how soon the first verdict is there, how much of a
 //! core a watch takes, and how much memory.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::mem::MaybeUninit;
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use guard::Report;
 use guard::watch::News;
+use guard::{Pace, Report};
 
 use super::{Bench, Goal, median};
 use crate::baseline::Place;
@@ -21,12 +22,15 @@ use crate::clock::cpu_ns;
 use crate::live::{self, LiveWatch};
 use crate::report_text::duration;
 use crate::screen::{Style, Table};
-use crate::watch::{Counts, EntryShown, Subject, Teller, Watched, follow};
+use crate::watch::{Counts, EntryShown, Pacing, Subject, Teller, Watched, follow};
 
 /// Most for the check of the text, median, in milliseconds.
 const TEXT_MS: f64 = 10.0;
 /// Most of a core that a watch at one second may take.
 const CPU_PERCENT: f64 = 1.0;
+/// Most from one look of a check to its next in a watch, so that what is written in between is found
+/// within two seconds, in seconds.
+const LOOKS_S: f64 = 1.9;
 /// Most memory at any time.
 const MEMORY_MIB: f64 = 64.0;
 /// Most from the start of the command to its verdict, in seconds.
@@ -60,7 +64,8 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> anyhow::Result<Bench> 
     let samples = Samples::take(&mut watch, arguments.passes);
     let mut meter = Meter::default();
     let passes = u64::from(arguments.seconds) + 1;
-    follow(&mut watch, Duration::from_secs(1), Some(passes), &mut meter)?;
+    let pacing = Pacing { period: Duration::from_secs(1), share: Some(CPU_PERCENT / 100.0) };
+    follow(&mut watch, pacing, Some(passes), &mut meter)?;
     let watch_peak = peak_kib()?;
 
     let mut text = format!("{} passes\n\n{}\n", arguments.passes, samples.table(&watch, style));
@@ -68,6 +73,7 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> anyhow::Result<Bench> 
         ("first verdict, with a baseline to take", duration(first.elapsed)),
         ("first verdict, with a sealed baseline", duration(sealed)),
         ("processor time of a pass of watch", duration(meter.per_pass())),
+        ("longest from one look of a check to its next", duration(meter.longest())),
         ("peak memory of check", format!("{:.1} MiB", mebibytes(check_peak))),
         ("peak memory of watch", format!("{:.1} MiB", mebibytes(watch_peak))),
     ] {
@@ -78,6 +84,7 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> anyhow::Result<Bench> 
     let mut goals = vec![
         Goal::at_most("first verdict", slowest, VERDICT_S, " s"),
         Goal::at_most("watch at one second, of a core", meter.percent(), CPU_PERCENT, " %"),
+        Goal::at_most("from one look to the next", meter.longest().as_secs_f64(), LOOKS_S, " s"),
         Goal::at_most("peak memory", memory, MEMORY_MIB, " MiB"),
     ];
     if let Some(text) = samples.median_of("text") {
@@ -162,7 +169,12 @@ impl Samples {
         let mut samples = Self::default();
         for _ in 0..count {
             watch.drain();
-            let report = watch.pass();
+            watch.begin();
+            let mut report = Report::default();
+            for (check, _) in watch.checks() {
+                report.add(watch.look(check));
+            }
+            watch.end();
             samples.passes.push(report.elapsed);
             for check in &report.checks {
                 let time = Duration::from_micros(check.elapsed_us);
@@ -181,15 +193,19 @@ impl Samples {
     }
 
     fn table(&self, watch: &LiveWatch, style: Style) -> String {
-        let mut table = Table::new(&["check", ">median", ">worst", ">runs in each nth pass"]);
+        let mut table = Table::new(&["check", ">median", ">worst", "runs"]);
         let times = |times: &[Duration]| {
             let worst = times.iter().max().copied().unwrap_or_default();
             [duration(median(&mut times.to_vec())), duration(worst)]
         };
         for (name, samples) in &self.checks {
             let [median, worst] = times(samples);
-            let every = watch.every(name).map_or(String::new(), |every| every.to_string());
-            table.row(vec![(*name).to_owned(), median, worst, every]);
+            let pace = watch.checks().into_iter().find(|(check, _)| check == name);
+            let pace = match pace {
+                Some((_, Pace::EachPass)) => "in each pass",
+                Some((_, Pace::InTurn)) | None => "in turn",
+            };
+            table.row(vec![(*name).to_owned(), median, worst, pace.to_owned()]);
         }
         let [median, worst] = times(&self.passes);
         table.row(vec!["whole pass".into(), median, worst]);
@@ -204,6 +220,9 @@ struct Meter {
     began: Option<(Instant, u64)>,
     ended: Option<(Instant, u64)>,
     passes: u32,
+    /// When each check looked last, and the longest that one did not look.
+    looked: BTreeMap<&'static str, Instant>,
+    longest: Duration,
 }
 
 impl Meter {
@@ -223,6 +242,13 @@ impl Meter {
     fn per_pass(&self) -> Duration {
         self.used().1 / self.passes.max(1)
     }
+
+    /// From one look of a check to its next; those that still wait count as well.
+    fn longest(&self) -> Duration {
+        let Some((ended, _)) = self.ended else { return Duration::ZERO };
+        let waiting = self.looked.values().map(|looked| ended - *looked);
+        waiting.chain([self.longest]).max().unwrap_or_default()
+    }
 }
 
 impl Teller for Meter {
@@ -235,8 +261,13 @@ impl Teller for Meter {
     fn news(&mut self, _: &News) -> io::Result<()> {
         Ok(())
     }
-    fn pass(&mut self, _: &Report, _: Counts) -> io::Result<()> {
+    fn pass(&mut self, pass: &Report, _: Counts) -> io::Result<()> {
         let now = (Instant::now(), cpu_ns());
+        for check in &pass.checks {
+            if let Some(before) = self.looked.insert(check.name, now.0) {
+                self.longest = self.longest.max(now.0 - before);
+            }
+        }
         if self.began.is_none() {
             self.began = Some(now);
         } else {
@@ -274,7 +305,7 @@ mod tests {
         let start = Instant::now();
         let later = start + Duration::from_secs(10);
         let (began, ended) = (Some((start, 500_000_000)), Some((later, 550_000_000)));
-        let meter = Meter { began, ended, passes: 10 };
+        let meter = Meter { began, ended, passes: 10, ..Meter::default() };
         assert!((meter.percent() - 0.5).abs() < 1e-9);
         assert_eq!(meter.per_pass(), Duration::from_millis(5));
     }

@@ -19,6 +19,10 @@ pub(crate) enum Kind {
     SymbolAdded,
     /// An executable range went.
     SymbolRemoved,
+    /// A module was loaded.
+    ModuleLoaded,
+    /// A module was unloaded.
+    ModuleUnloaded,
 }
 
 /// A process that caused a change.
@@ -119,6 +123,10 @@ impl Attribution {
             Change::Symbol { address, length, registered, name, .. } => {
                 let kind = if *registered { Kind::SymbolAdded } else { Kind::SymbolRemoved };
                 (kind, *address, u64::from(*length), Some(name.clone()))
+            }
+            Change::Module { address, loaded, name } => {
+                let kind = if *loaded { Kind::ModuleLoaded } else { Kind::ModuleUnloaded };
+                (kind, *address, 0, Some(name.clone()))
             }
         };
         let time = self.clock.moment(entry.time_ns);

@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use guard::Report;
-use guard::journal::Entry;
-use guard::watch::{News, Schedule, Told};
+use guard::journal::{Change, Entry};
+use guard::watch::{News, Told};
+use guard::{Announced, Pace, Report, Schedule};
 use kernel_image::Symbols;
 
-use super::entries::{Attribution, EntryShown};
+use super::entries::Attribution;
 use super::output::{Counts, Subject, Teller};
-use crate::clock::Clock;
+use crate::clock::{Clock, cpu_ns};
 
 /// The least time between the starts of two passes that journal entries cause. A tracer that comes
 /// and goes must not cost a whole core.
@@ -20,7 +20,7 @@ const GAP: Duration = Duration::from_millis(250);
 const BREATH: Duration = Duration::from_millis(20);
 
 /// What came into the journal since it was last drained.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Drained {
     /// The entries, oldest first.
     pub(crate) entries: Vec<Entry>,
@@ -49,17 +49,32 @@ pub(crate) trait Watched {
     fn describe(&self, entry: &Entry) -> String;
     /// Takes what came into the journal.
     fn drain(&mut self) -> Drained;
-    /// Runs the checks that are due.
-    fn pass(&mut self) -> Report;
+    /// The checks, in the order of a first pass.
+    fn checks(&self) -> Vec<(&'static str, Pace)>;
+    /// A pass begins: its checks know what was drained until now.
+    fn begin(&mut self);
+    /// Runs a check.
+    fn look(&mut self, check: &str) -> Report;
+    /// The pass is over.
+    fn end(&mut self);
     /// Waits for the end of `timeout`, for a request to end, and if `journal` for an entry.
     fn wait(&mut self, timeout: Duration, journal: bool) -> anyhow::Result<Woken>;
+}
+
+/// How often a watch looks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pacing {
+    /// From one pass to the next.
+    pub(crate) period: Duration,
+    /// How much of one processor checks may use that take turns; none is no bound.
+    pub(crate) share: Option<f64>,
 }
 
 /// Watches until asked to end, until `limit` passes are done or until nobody reads `teller` any
 /// more. Gives whether there ever was a finding.
 pub(crate) fn follow(
     watched: &mut dyn Watched,
-    period: Duration,
+    pacing: Pacing,
     limit: Option<u64>,
     teller: &mut dyn Teller,
 ) -> anyhow::Result<bool> {
@@ -68,7 +83,7 @@ pub(crate) fn follow(
         told: Told::default(),
         found: false,
         counts: Counts::default(),
-        schedule: Schedule::new(period, GAP),
+        schedule: Schedule::new(pacing.period, GAP, pacing.share, watched.checks()),
         burst: false,
     };
     teller.start(&watched.subject())?;
@@ -97,35 +112,56 @@ struct Follower {
 }
 
 impl Follower {
-    /// Tells what came into the journal, and whether any of it was not our own doing.
+    /// Tells what came into the journal, and gives what of it was not our own doing.
     fn journal(
         &mut self,
         watched: &mut dyn Watched,
         teller: &mut dyn Teller,
-    ) -> anyhow::Result<bool> {
+    ) -> anyhow::Result<Option<Announced>> {
         let drained = watched.drain();
         self.counts.lost += drained.lost;
-        let tell =
-            |entry| self.attribution.tell(entry, watched.symbols(), || watched.describe(entry));
-        let shown: Vec<EntryShown> = drained.entries.iter().filter_map(tell).collect();
-        for entry in &shown {
-            teller.journal(entry)?;
+        let mut announced = (drained.lost > 0).then_some(Announced::Change);
+        for entry in &drained.entries {
+            let what = || watched.describe(entry);
+            let Some(shown) = self.attribution.tell(entry, watched.symbols(), what) else {
+                continue;
+            };
+            teller.journal(&shown)?;
+            self.counts.entries += 1;
+            announced = announced.max(Some(match entry.change {
+                Change::Module { loaded: true, .. } => Announced::Module,
+                _ => Announced::Change,
+            }));
         }
-        self.counts.entries += shown.len() as u64;
-        Ok(!shown.is_empty() || drained.lost > 0)
+        if let Some(what) = announced {
+            self.schedule.announced(what);
+        }
+        Ok(announced)
     }
 
+    /// Runs the checks that are due. What each finds is told before the next one looks, and what the
+    /// kernel announces meanwhile is not kept waiting by checks that take turns.
     fn pass(&mut self, watched: &mut dyn Watched, teller: &mut dyn Teller) -> anyhow::Result<()> {
-        self.schedule.begin(Instant::now());
+        let used = || Duration::from_nanos(cpu_ns());
+        self.schedule.begin(Instant::now(), used());
         self.burst = false;
-        let report = watched.pass();
-        for news in self.told.news(&report) {
-            self.found |= matches!(news, News::Found(_));
-            teller.news(&news)?;
+        watched.begin();
+        let (mut pass, mut news) = (Report::default(), false);
+        while let Some(check) = self.schedule.next(Instant::now(), used(), news) {
+            let report = watched.look(check);
+            for news in self.told.news(&report) {
+                self.found |= matches!(news, News::Found(_));
+                teller.news(&news)?;
+            }
+            pass.add(report);
+            if watched.wait(Duration::ZERO, true)? == Woken::Journal {
+                news |= self.journal(watched, teller)?.is_some();
+            }
         }
+        watched.end();
         self.counts.passes += 1;
         self.counts.findings = self.told.standing();
-        teller.pass(&report, self.counts)?;
+        teller.pass(&pass, self.counts)?;
         Ok(())
     }
 
@@ -142,8 +178,7 @@ impl Follower {
                 return Ok(false);
             }
             let drain = woken == Woken::Journal || self.burst;
-            if drain && self.journal(watched, teller)? {
-                self.schedule.announced();
+            if drain && self.journal(watched, teller)?.is_some() {
                 self.burst = true;
             }
         }
@@ -195,7 +230,12 @@ mod tests {
         fn drain(&mut self) -> Drained {
             self.entries.pop_front().unwrap_or_default()
         }
-        fn pass(&mut self) -> Report {
+        fn checks(&self) -> Vec<(&'static str, Pace)> {
+            vec![("all", Pace::EachPass)]
+        }
+        fn begin(&mut self) {}
+        fn end(&mut self) {}
+        fn look(&mut self, _: &str) -> Report {
             let mut report = with_everything().pass;
             report.findings = self.passes.pop_front().unwrap_or_default();
             report.checks.truncate(1);
@@ -207,6 +247,9 @@ mod tests {
             report
         }
         fn wait(&mut self, timeout: Duration, journal: bool) -> anyhow::Result<Woken> {
+            if timeout.is_zero() {
+                return Ok(Woken::Timeout);
+            }
             self.waits += 1;
             if self.passes.is_empty() {
                 return Ok(Woken::End);
@@ -223,10 +266,15 @@ mod tests {
         Drained { entries: vec![Entry { time_ns: 1, actor, change }], lost: 0 }
     }
 
+    fn pacing(period: Duration) -> Pacing {
+        Pacing { period, share: None }
+    }
+
     fn watch(mut fake: Fake, limit: Option<u64>) -> (bool, Vec<serde_json::Value>) {
         let mut bytes = Vec::new();
         let mut lines = JsonLines { output: Output::to(&mut bytes), quiet_journal: false };
-        let found = follow(&mut fake, Duration::from_millis(10), limit, &mut lines).unwrap();
+        let found =
+            follow(&mut fake, pacing(Duration::from_millis(10)), limit, &mut lines).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         (found, text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
     }
@@ -288,7 +336,7 @@ mod tests {
         let mut fake = Fake::of(vec![vec![]; 4], entries);
         let mut lines = JsonLines { output: Output::to(Vec::new()), quiet_journal: true };
         let started = Instant::now();
-        follow(&mut fake, Duration::from_secs(1), Some(4), &mut lines).unwrap();
+        follow(&mut fake, pacing(Duration::from_secs(1)), Some(4), &mut lines).unwrap();
         assert!(started.elapsed() >= GAP * 3, "{:?}", started.elapsed());
         assert!(fake.waits <= 50, "{} waits", fake.waits);
     }
@@ -298,7 +346,7 @@ mod tests {
         let mut bytes = Vec::new();
         let mut lines = Lines::new(Output::to(&mut bytes), Style::plain(), true, false);
         let mut fake = Fake::of(vec![vec![]; 2], vec![poke()]);
-        follow(&mut fake, Duration::from_millis(10), Some(2), &mut lines).unwrap();
+        follow(&mut fake, pacing(Duration::from_millis(10)), Some(2), &mut lines).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.contains("\r\x1b[Kno findings, pass 1, 23.5 ms, 1 journal entries"), "{text}");
         assert!(text.contains("patched: nop → int3, by tracer (pid 77)"), "{text}");
@@ -310,7 +358,7 @@ mod tests {
         let mut bytes = Vec::new();
         let mut lines = Lines::new(Output::to(&mut bytes), Style::plain(), false, true);
         let mut fake = Fake::of(vec![vec![]; 5], vec![poke()]);
-        follow(&mut fake, Duration::from_millis(10), Some(5), &mut lines).unwrap();
+        follow(&mut fake, pacing(Duration::from_millis(10)), Some(5), &mut lines).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         assert_eq!(text.matches("pass 1,").count(), 1, "{text}");
         assert!(!text.contains("pass 2,") && !text.contains('\r') && !text.contains("tracer"));

@@ -15,7 +15,7 @@ use crate::Ending;
 use crate::live;
 use crate::screen::{Output, Style};
 pub(crate) use entries::EntryShown;
-pub(crate) use follow::{Drained, Watched, Woken, follow};
+pub(crate) use follow::{Drained, Pacing, Watched, Woken, follow};
 pub(crate) use output::{Counts, Subject, Teller};
 use output::{JsonLines, Lines};
 
@@ -25,6 +25,11 @@ pub(crate) struct Arguments {
     /// Seconds from one pass to the next
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = period)]
     period: Duration,
+
+    /// How much of one processor to use, in percent: checks that this is too little for take turns.
+    /// Checks of the text and of hooks look in each pass all the same
+    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = share)]
+    share: f64,
 
     /// Stop after this many passes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -51,6 +56,15 @@ fn period(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// Percent of a processor, as a part of one.
+fn share(text: &str) -> Result<f64, String> {
+    let percent: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of percent"))?;
+    if !(0.01..=100.0).contains(&percent) {
+        return Err("it must be from 0.01 to 100 percent".into());
+    }
+    Ok(percent / 100.0)
+}
+
 /// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let mut watched = live::LiveWatch::open(&arguments.live)?;
@@ -61,13 +75,23 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         let live = io::stdout().is_terminal();
         Box::new(Lines::new(Output::stdout(), Style::of_stdout(), live, arguments.quiet_journal))
     };
-    let found = follow(&mut watched, arguments.period, arguments.passes, teller.as_mut())?;
+    let pacing = Pacing { period: arguments.period, share: Some(arguments.share) };
+    let found = follow(&mut watched, pacing, arguments.passes, teller.as_mut())?;
     Ok(if found { Ending::Findings } else { Ending::Clean })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_a_percentage_of_one_processor() {
+        assert_eq!(share("1"), Ok(0.01));
+        assert_eq!(share("100"), Ok(1.0));
+        for wrong in ["", "1%", "0", "-1", "101", "nan"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_period_is_a_number_of_seconds_within_reason() {

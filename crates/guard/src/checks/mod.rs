@@ -25,10 +25,12 @@ pub mod text;
 
 use crate::check::Check;
 
-/// All checks, in the order in which they run: first what the guard's own reading relies on.
+/// All checks, in the order in which they run: first what the guard's own reading relies on, then hooks,
+/// which the kernel announces and which are quickly looked at, then what takes longer.
 pub fn all() -> Vec<Box<dyn Check>> {
     vec![
         Box::<read_paths::ReadPaths>::default(),
+        Box::<hooks::Hooks>::default(),
         Box::<text::Text>::default(),
         Box::<rodata::Rodata>::default(),
         Box::<module_text::ModuleText>::default(),
@@ -38,7 +40,6 @@ pub fn all() -> Vec<Box<dyn Check>> {
         Box::<idt::Idt>::default(),
         Box::<gdt::Gdt>::default(),
         Box::<registers::ControlRegisters>::default(),
-        Box::<hooks::Hooks>::default(),
         Box::<operations::Operations>::default(),
         Box::<bpf::Bpf>::default(),
         Box::<tasks::Tasks>::default(),

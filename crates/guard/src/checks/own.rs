@@ -6,7 +6,7 @@
 //! an announcement on purpose. The caller moves what arrives into the journal between passes, so
 //! an event raised in one pass is looked for in the next.
 
-use crate::check::{About, Check, Missing, Outcome, System};
+use crate::check::{About, Check, Missing, Outcome, Pace, System};
 use crate::finding::Finding;
 use crate::journal::Change;
 use crate::recover::Recovered;
@@ -57,6 +57,10 @@ impl Check for Own {
             blind_to: "an attacker who stops the guard altogether, which a heartbeat to elsewhere \
                        shows",
         }
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::EachPass
     }
 
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
@@ -165,7 +169,7 @@ fn next(event: &Event, has_arrived: bool, lost: bool) -> Step {
 fn arrived(system: &System<'_>, raised: &str) -> bool {
     system.journal.entries().any(|entry| match &entry.change {
         Change::Symbol { name, .. } => name == raised,
-        Change::TextPoke { .. } => false,
+        Change::TextPoke { .. } | Change::Module { .. } => false,
     })
 }
 

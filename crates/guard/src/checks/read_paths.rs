@@ -95,10 +95,6 @@ impl Check for ReadPaths {
         }
     }
 
-    fn every(&self) -> u32 {
-        5
-    }
-
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
         if system.other_paths.is_empty() {
             return Err(Missing::because(

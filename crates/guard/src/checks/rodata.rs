@@ -40,10 +40,6 @@ impl Check for Rodata {
 
     // Whoever can write here can as well write to the text, which each pass reads; 10 MB a second
     // would double what a pass costs.
-    fn every(&self) -> u32 {
-        5
-    }
-
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
         let System { kernel, baseline, .. } = system;
         let rodata = baseline

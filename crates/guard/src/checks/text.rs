@@ -12,7 +12,7 @@ use kernel_memory::Piece;
 
 use crate::announced::{Announced, TECHNIQUE};
 use crate::baseline::{Baseline, Region, RegionKind};
-use crate::check::{About, Check, Missing, Outcome, System};
+use crate::check::{About, Check, Missing, Outcome, Pace, System};
 use crate::compare::{Differences, Place, places};
 use crate::confirm::{Explained, Unexplained, confirm};
 use crate::evidence::{self, Change};
@@ -63,6 +63,10 @@ impl Check for Text {
             blind_to: "with a baseline of the first check, what was changed before it; changes \
                        that were undone between two passes",
         }
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::EachPass
     }
 
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {

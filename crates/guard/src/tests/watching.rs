@@ -2,14 +2,13 @@
 //! When `watch` looks, what it tells, and how a change reads.
 
 use std::slice::from_ref;
-use std::time::{Duration, Instant};
 
 use super::synthetic::*;
 use crate::check::{CheckResult, Status};
 use crate::finding::{Finding, Hook};
 use crate::journal::{Actor, Change, Entry};
 use crate::run::Report;
-use crate::watch::{News, Schedule, Told, describe_journal_entry};
+use crate::watch::{News, Told, describe_journal_entry};
 
 fn result(name: &'static str, status: Status, reason: Option<&str>) -> CheckResult {
     CheckResult { name, status, reason: reason.map(str::to_owned), elapsed_us: 1 }
@@ -98,29 +97,6 @@ fn replaced_operations_are_news_of_their_own_check_which_is_due_in_other_passes(
     assert!(told.news(&hooked(&["b"], Status::Ok)).is_empty());
     let news = told.news(&operations(&["a", "c"]));
     assert!(matches!(news.as_slice(), [News::Hooked(hook)] if hook.owner == "c"), "{news:?}");
-}
-
-#[test]
-fn the_first_pass_is_due_at_once_and_then_once_a_period() {
-    let second = Duration::from_secs(1);
-    let mut schedule = Schedule::new(second, second / 5);
-    let start = Instant::now();
-    assert_eq!(schedule.wait(start), Duration::ZERO);
-    schedule.begin(start);
-    assert_eq!(schedule.wait(start), second);
-    assert_eq!(schedule.wait(start + second * 2), Duration::ZERO);
-}
-
-#[test]
-fn an_announced_change_brings_the_next_pass_forward_but_not_too_far() {
-    let second = Duration::from_secs(1);
-    let mut schedule = Schedule::new(second, second / 5);
-    let start = Instant::now();
-    schedule.begin(start);
-    schedule.announced();
-    assert_eq!(schedule.wait(start), second / 5);
-    schedule.begin(start + second / 5);
-    assert_eq!(schedule.wait(start + second / 5), second);
 }
 
 #[test]

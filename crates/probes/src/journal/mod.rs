@@ -4,8 +4,10 @@
 //! The kernel tells perf about each change that it makes to its text by `text_poke`, and about each
 //! executable range that it creates (BPF programs, ftrace trampolines, kprobe slots). perf has one
 //! ring for each CPU, into which goes what happens on it, with the process that did it and when.
+//! Modules are told of by programs on the kernel's tracepoints.
 
 mod hotplug;
+pub(crate) mod modules;
 mod record;
 mod ring;
 
@@ -18,6 +20,7 @@ use guard::journal::{Actor, Change, Entry, Journal};
 
 use hotplug::Online;
 pub(crate) use hotplug::online as online_cpus;
+use modules::ModuleEvents;
 pub use record::{Record, RecordError, Sample, parse_record};
 use ring::{PAGE, Ring};
 
@@ -50,6 +53,7 @@ pub struct Taken {
 pub struct JournalReader {
     online: Online,
     rings: BTreeMap<u32, Ring>,
+    modules: Result<ModuleEvents, ProbeError>,
     /// What was read while trying, for the next [`JournalReader::take`].
     kept: Taken,
 }
@@ -58,7 +62,8 @@ impl JournalReader {
     /// Begins to listen on each CPU that is online.
     pub fn open() -> Result<Self, ProbeError> {
         let online = Online::now()?;
-        let mut reader = Self { rings: BTreeMap::new(), online, kept: Taken::default() };
+        let (rings, modules) = (BTreeMap::new(), ModuleEvents::open());
+        let mut reader = Self { rings, online, modules, kept: Taken::default() };
         let cpus: Vec<u32> = reader.online.cpus().collect();
         for cpu in cpus {
             reader.listen_to(cpu)?;
@@ -94,6 +99,9 @@ impl JournalReader {
             });
             *lost += gaps + unread;
         }
+        if let Ok(modules) = &mut self.modules {
+            modules.take(&mut taken);
+        }
         taken.entries.sort_by_key(|entry| entry.time_ns);
         taken.lost += self.follow_cpus();
         taken
@@ -114,6 +122,11 @@ impl JournalReader {
             }
         }
         (came.len() + gone) as u64
+    }
+
+    /// Whether the kernel tells of modules that are loaded, and if not, why not.
+    pub fn modules(&self) -> Result<(), &ProbeError> {
+        self.modules.as_ref().map(|_| ())
     }
 
     /// Whether the kernel tells of changes of its text, found out by having it make one (a program
@@ -157,7 +170,8 @@ impl JournalReader {
     /// What becomes readable when the kernel has said something: to be polled. It stays readable
     /// until [`JournalReader::take`] is called.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.rings.values().map(AsFd::as_fd)
+        let of_modules = self.modules.as_ref().ok().map(AsFd::as_fd);
+        self.rings.values().map(AsFd::as_fd).chain(of_modules)
     }
 }
 

@@ -83,10 +83,6 @@ impl Check for Bpf {
         }
     }
 
-    fn every(&self) -> u32 {
-        5
-    }
-
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
         let mut seen_any = false;
         for kind in KINDS {

@@ -70,10 +70,6 @@ impl Check for Entry {
         }
     }
 
-    fn every(&self) -> u32 {
-        5
-    }
-
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
         let kernel = &system.kernel;
         let text = evidence::text_of(system.baseline);

@@ -110,10 +110,6 @@ impl Check for ExecutablePages {
         }
     }
 
-    fn every(&self) -> u32 {
-        10
-    }
-
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
         let kernel = &system.kernel;
         let (root, map) = self.root(system)?;

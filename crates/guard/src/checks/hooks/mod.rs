@@ -27,7 +27,7 @@ use kernel_memory::Kernel;
 use super::bpf::knowledge::Knowledge;
 use super::bpf::objects::Inventory;
 use super::looks;
-use crate::check::{About, Check, Missing, Outcome, System};
+use crate::check::{About, Check, Missing, Outcome, Pace, System};
 use crate::finding::{Finding, Hook};
 use crate::owners::{Owner, Owners};
 use crate::recover::Recovered;
@@ -64,8 +64,8 @@ impl Check for Hooks {
         }
     }
 
-    fn every(&self) -> u32 {
-        2
+    fn pace(&self) -> Pace {
+        Pace::EachPass
     }
 
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {

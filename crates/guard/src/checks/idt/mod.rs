@@ -65,10 +65,6 @@ impl Check for Idt {
         }
     }
 
-    fn every(&self) -> u32 {
-        5
-    }
-
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
         let kernel = &system.kernel;
         if Features::read(kernel).is_ok_and(|features| features.has(Feature::FRED)) {

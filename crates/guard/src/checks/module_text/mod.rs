@@ -25,7 +25,7 @@ use subject::Subject;
 use super::modules::loaded::{self, Loaded};
 use super::text;
 use crate::baseline::{Baseline, RegionKind};
-use crate::check::{About, Check, Missing, Outcome, System};
+use crate::check::{About, Check, Missing, Outcome, Pace, System};
 use crate::compare::{Place, places};
 use crate::confirm::{Confirmed, confirm};
 use crate::evidence;
@@ -95,6 +95,10 @@ impl Check for ModuleText {
                        file is not there; data that a module may write, and what is read-only only \
                        after it has started; a file that was changed before it was loaded",
         }
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::EachPass
     }
 
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {

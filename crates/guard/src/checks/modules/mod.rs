@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 const THOROUGH: u32 = 5;
 
 /// In which runs all of /proc/kallsyms is read, which keeps the kernel busy for a tenth of a second.
-const WHOLE: u32 = 30;
+const WHOLE: u32 = 60;
 
 /// Somewhere that modules are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,10 +112,6 @@ impl Check for Modules {
             blind_to: "code that was never a module, or cut all its ties to its struct module: the \
                        check executable_pages sees that; a module while it loads or unloads",
         }
-    }
-
-    fn every(&self) -> u32 {
-        2
     }
 
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {

@@ -86,10 +86,6 @@ impl Check for Operations {
         }
     }
 
-    fn every(&self) -> u32 {
-        5
-    }
-
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
         let mut first = self.look(system)?;
         // A module may be on its way in or out.

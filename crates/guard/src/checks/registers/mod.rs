@@ -83,10 +83,6 @@ impl Check for ControlRegisters {
         }
     }
 
-    fn every(&self) -> u32 {
-        5
-    }
-
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
         let kernel = &system.kernel;
         let must = must(kernel, outcome);

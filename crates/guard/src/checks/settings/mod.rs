@@ -52,10 +52,6 @@ impl Check for Settings {
         }
     }
 
-    fn every(&self) -> u32 {
-        5
-    }
-
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
         let mut absent = Vec::new();
         let mut unsealed = Vec::new();

@@ -88,10 +88,6 @@ impl Check for Tasks {
         }
     }
 
-    fn every(&self) -> u32 {
-        5
-    }
-
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
         let kernel = &system.kernel;
         let current = system.views.current_task();
