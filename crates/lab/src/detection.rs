@@ -14,6 +14,9 @@ pub(crate) const INSIDE: &str = "detection.tsv";
 /// What the scenario `attacks-outside` keeps: a heading, then attack, check, technique and seconds.
 const OUTSIDE: &str = "attacks-outside.tsv";
 
+/// Those that stand in the way by which the guard reads.
+pub(crate) const ON_READ_PATH: [&str; 2] = ["read_path_hook", "bpf_path_hook"];
+
 /// How an attack gets at the kernel, which decides how soon it can be noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -166,6 +169,12 @@ fn summary(lines: &[&Line]) -> String {
     if let Some(percent) = (100 * right).checked_div(all) {
         let _ = writeln!(text, "- technique named right: {right} of {all} ({percent} %)");
     }
+    let on_path = lines.iter().filter(|line| ON_READ_PATH.contains(&line.attack.as_str()));
+    let found = on_path.clone().filter(|line| matches!(line.result, Result::Found(_))).count();
+    if let all @ 1.. = on_path.count() {
+        let _ =
+            writeln!(text, "- hooks on the guard's reading path: found in {found} of {all} runs");
+    }
     text
 }
 
@@ -297,12 +306,15 @@ mod tests {
             line("c", Class::Write, found(3000)),
             line("d", Class::Write, Result::Missed),
             line("e", Class::Write, Result::NotPossible("no".to_owned())),
+            line(ON_READ_PATH[0], Class::Write, found(900)),
+            line(ON_READ_PATH[1], Class::Write, Result::Missed),
         ];
         let lines: Vec<&Line> = lines.iter().collect();
         let text = summary(&lines);
-        let raw = "raw writes: p50 1.0 s, p99 3.0 s, longest 3.0 s (2)";
+        let raw = "raw writes: p50 1.0 s, p99 3.0 s, longest 3.0 s (3)";
         assert!(text.contains(raw) && text.contains("interfaces: p50 0.1 s"), "{text}");
-        assert!(text.contains("named right: 3 of 4 (75 %)"), "{text}");
+        assert!(text.contains("named right: 4 of 6 (66 %)"), "{text}");
+        assert!(text.contains("reading path: found in 1 of 2 runs"), "{text}");
     }
 
     #[test]
