@@ -25,6 +25,10 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     outside: outside::Arguments,
+
+    /// Halt the guest for about a millisecond to be told where its system calls lead (LSTAR)
+    #[arg(long, requires = "qmp")]
+    pause: bool,
 }
 
 /// Runs the subcommand.
@@ -61,7 +65,8 @@ fn of_running(arguments: &Arguments, started: Instant) -> anyhow::Result<CheckRe
 
 fn of_outside(arguments: &Arguments, started: Instant) -> anyhow::Result<CheckReport> {
     let mut guard = arguments.live.guard()?;
-    let outside = Outside::open(&arguments.outside, arguments.live.baseline())?;
+    let subject = arguments.outside.pausing(arguments.pause);
+    let outside = Outside::open(&subject, arguments.live.baseline())?;
     let pass = outside.check(&mut guard);
     Ok(CheckReport {
         kernel: outside.identity,

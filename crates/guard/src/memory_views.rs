@@ -21,13 +21,16 @@ enum Held {
     Mask,
     /// `bool`, shown as a module parameter.
     Bool,
+    /// `enum lockdown_reason`, shown as the level that it is.
+    Lockdown,
 }
 
 /// Files, and the variables behind them: the `ctl_table`s of kernel/sysctl.c, kernel/umh.c,
 /// fs/coredump.c, fs/namei.c, kernel/printk/sysctl.c, kernel/bpf/syscall.c, kernel/events/core.c,
-/// security/yama/yama_lsm.c, net/core/sysctl_net_core.c, kernel/panic.c, kernel/reboot.c,
+/// security/lockdown/lockdown.c, security/yama/yama_lsm.c, net/core/sysctl_net_core.c, kernel/panic.c, kernel/reboot.c,
 /// kernel/module/main.c and signing.c (6.1 to 6.18). One that a kernel does not have is not read.
 const VARIABLES: &[(&str, &str, Held)] = &[
+    ("/sys/kernel/security/lockdown", "kernel_locked_down", Held::Lockdown),
     ("/proc/sys/kernel/modprobe", "modprobe_path", Held::Text(256)),
     ("/proc/sys/kernel/core_pattern", "core_pattern", Held::Text(128)),
     ("/proc/sys/kernel/poweroff_cmd", "poweroff_cmd", Held::Text(256)),
@@ -68,6 +71,19 @@ fn variable(path: &str) -> Option<(&'static str, Held)> {
     found.map(|(_, name, held)| (*name, *held))
 }
 
+/// The level that `kernel_locked_down` holds: the highest reason that is locked down, one of the three
+/// that `lockdown_levels` names (security/lockdown/lockdown.c, 6.1 to 7.3). The kernel sets no other.
+pub(crate) fn lockdown_level(kernel: &Kernel<'_>, held: u32) -> String {
+    let names = [
+        ("LOCKDOWN_NONE", "none"),
+        ("LOCKDOWN_INTEGRITY_MAX", "integrity"),
+        ("LOCKDOWN_CONFIDENTIALITY_MAX", "confidentiality"),
+    ];
+    let held = i64::from(held);
+    let name = names.iter().find(|(name, _)| kernel.enumerator(name) == Ok(held));
+    name.map_or_else(|| format!("level {held}"), |(_, name)| (*name).to_owned())
+}
+
 impl Views for MemoryViews<'_> {
     fn file(&self, path: &str) -> Result<String, Missing> {
         let Some((name, held)) = variable(path) else { return NoViews.file(path) };
@@ -76,6 +92,7 @@ impl Views for MemoryViews<'_> {
             Held::Text(length) => self.kernel.string_at(at, length)?,
             Held::Int => self.kernel.u32_at(at)?.cast_signed().to_string(),
             Held::Mask => self.kernel.u64_at(at)?.to_string(),
+            Held::Lockdown => lockdown_level(&self.kernel, self.kernel.u32_at(at)?),
             Held::Bool => if self.kernel.u8_at(at)? == 0 { "N" } else { "Y" }.to_owned(),
         })
     }
@@ -113,7 +130,7 @@ impl Views for MemoryViews<'_> {
 #[cfg(test)]
 mod tests {
     use kernel_image::Symbols;
-    use kernel_image::btf::Btf;
+    use kernel_image::btf::{Btf, Builder};
     use kernel_memory::FakeMemory;
 
     use super::*;
@@ -146,5 +163,29 @@ mod tests {
         assert!(file("/proc/sys/kernel/kptr_restrict").unwrap_err().0.contains("kptr_restrict"));
         assert!(file("/proc/modules").is_err());
         assert_eq!(views.source_of("/proc/sys/kernel/modprobe"), "the variable modprobe_path");
+    }
+
+    #[test]
+    fn lockdown_is_the_level_that_its_variable_names_and_no_other_value_is_one() {
+        let symbols = Symbols::from_iter([(AT, b'd', "kernel_locked_down")]);
+        let mut types = Builder::new();
+        types.enumeration(
+            "lockdown_reason",
+            &[
+                ("LOCKDOWN_NONE", 0),
+                ("LOCKDOWN_INTEGRITY_MAX", 19),
+                ("LOCKDOWN_CONFIDENTIALITY_MAX", 30),
+            ],
+        );
+        let types = Btf::parse(&types.finish()).unwrap();
+        for (held, level) in
+            [(0, "none"), (19, "integrity"), (30, "confidentiality"), (16, "level 16")]
+        {
+            let mut memory = FakeMemory::new();
+            memory.write_u32(AT, held);
+            let kernel = Kernel { memory: &memory, symbols: &symbols, types: &types };
+            let seen = MemoryViews::new(kernel).file("/sys/kernel/security/lockdown");
+            assert_eq!(seen.unwrap(), level);
+        }
     }
 }

@@ -48,6 +48,10 @@ pub trait Registers {
     fn source(&self) -> &'static str;
     /// All processors that are online, in order of their number.
     fn processors(&self) -> Result<Vec<Processor>, Missing>;
+    /// The same, with where system calls lead even if that is dearer to be had than all the others.
+    fn with_system_calls(&self) -> Result<Vec<Processor>, Missing> {
+        self.processors()
+    }
 }
 
 /// No registers at all: a dump that has none, or a system without the device.

@@ -3,19 +3,31 @@
 //!
 //! The protocol is a JSON object per line (docs/interop/qmp-spec.txt of QEMU 7.2). QEMU greets, is
 //! told `qmp_capabilities`, and then answers each command with `return` or `error`; events may come
-//! in between and are passed over.
+//! in between and are kept by their names.
 
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Seek, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 
 use crate::{Error, Result};
 
 /// A dump of memory takes seconds; nothing takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Events that are kept: those of a machine that does something again and again say nothing more.
+const EVENTS: usize = 1024;
+
+/// The state of devices that is read: some ten thousand bytes, and megabytes where a device has memory
+/// of its own.
+const STATE: u64 = 256 << 20;
 
 /// The format of a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +51,7 @@ impl DumpFormat {
 #[derive(Debug)]
 pub struct Qmp {
     lines: BufReader<UnixStream>,
+    events: Vec<String>,
 }
 
 impl Qmp {
@@ -49,7 +62,7 @@ impl Qmp {
     pub fn connect(socket: UnixStream) -> Result<Self> {
         let limited = socket.set_read_timeout(Some(PATIENCE));
         limited.map_err(|error| monitor("greeting", error.to_string()))?;
-        let mut qmp = Self { lines: BufReader::new(socket) };
+        let mut qmp = Self { lines: BufReader::new(socket), events: Vec::new() };
         let greeting = qmp.line("greeting")?;
         if greeting.get("QMP").is_none() {
             return Err(monitor("greeting", format!("it says {greeting}")));
@@ -73,11 +86,30 @@ impl Qmp {
     /// # Errors
     /// When QEMU refuses, or is gone.
     pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+        self.execute_with(command, arguments, None)
+    }
+
+    /// The same with an open file that is handed over.
+    fn execute_with(
+        &mut self,
+        command: &str,
+        arguments: &Value,
+        file: Option<BorrowedFd<'_>>,
+    ) -> Result<Value> {
         let line = json!({ "execute": command, "arguments": arguments }).to_string() + "\n";
-        let sent = self.lines.get_mut().write_all(line.as_bytes());
+        let sent = match file {
+            None => self.lines.get_mut().write_all(line.as_bytes()),
+            Some(file) => hand_over(self.lines.get_mut(), line.as_bytes(), file),
+        };
         sent.map_err(|error| monitor(command, error.to_string()))?;
         loop {
-            if let Some(answer) = answer(command, self.line(command)?) {
+            let line = self.line(command)?;
+            if let Some(event) = line.get("event").and_then(Value::as_str)
+                && self.events.len() < EVENTS
+            {
+                self.events.push(event.to_owned());
+            }
+            if let Some(answer) = answer(command, line) {
                 return answer;
             }
         }
@@ -99,6 +131,19 @@ impl Qmp {
         self.execute("cont", &json!({})).map(drop)
     }
 
+    /// Whether the guest's processors run now, and the events of the machine since this was asked last
+    /// (`STOP`, `RESUME`): QEMU tells each monitor of them, whoever was the cause.
+    ///
+    /// # Errors
+    /// See [`execute`](Self::execute).
+    pub fn status(&mut self) -> Result<(bool, Vec<String>)> {
+        let status = self.execute("query-status", &json!({}))?;
+        let running = status.get("running").and_then(Value::as_bool);
+        let running =
+            running.ok_or_else(|| monitor("query-status", format!("it says {status}")))?;
+        Ok((running, std::mem::take(&mut self.events)))
+    }
+
     /// A command of the monitor for people, and its answer, as in `info registers -a`.
     ///
     /// # Errors
@@ -117,6 +162,33 @@ impl Qmp {
         let file = format!("file:{}", file.display());
         let arguments = json!({ "paging": false, "protocol": file, "format": format.name() });
         self.execute("dump-guest-memory", &arguments).map(drop)
+    }
+
+    /// The state of all devices and processors (`crate::device_state`), as QEMU would send it to another
+    /// machine. QEMU halts the guest for it, for about a millisecond, and lets it go on by itself.
+    ///
+    /// # Errors
+    /// See [`execute`](Self::execute).
+    pub fn device_state(&mut self) -> Result<Vec<u8>> {
+        let of_file = |error: io::Error| monitor("xen-save-devices-state", error.to_string());
+        let memory = memfd_create("device-state", MemfdFlags::CLOEXEC).map_err(io::Error::from);
+        let mut memory = File::from(memory.map_err(of_file)?);
+        // QEMU takes a descriptor for writing only if it is for nothing else (`monitor_fdset_dup_fd_add`,
+        // monitor/misc.c).
+        let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+        let writable = File::options().write(true).open(path).map_err(of_file)?;
+        let handed = self.execute_with("add-fd", &json!({}), Some(writable.as_fd()))?;
+        let set = handed.get("fdset-id").and_then(Value::as_u64);
+        let set = set.ok_or_else(|| monitor("add-fd", format!("it says {handed}")))?;
+        // The command is not of Xen but for its name (qmp_xen_save_devices_state, migration/savevm.c).
+        let arguments = json!({ "filename": format!("/dev/fdset/{set}") });
+        let saved = self.execute("xen-save-devices-state", &arguments);
+        let removed = self.execute("remove-fd", &json!({ "fdset-id": set }));
+        saved.and(removed)?;
+        let mut state = Vec::new();
+        memory.rewind().map_err(of_file)?;
+        memory.take(STATE).read_to_end(&mut state).map_err(of_file)?;
+        Ok(state)
     }
 
     /// Asks the guest to shut down, as the power button does.
@@ -143,6 +215,19 @@ impl Qmp {
         }
         serde_json::from_str(&line).map_err(|error| monitor(command, format!("{error}: {line}")))
     }
+}
+
+/// Sends a line, and an open file beside it.
+fn hand_over(socket: &mut UnixStream, line: &[u8], file: BorrowedFd<'_>) -> io::Result<()> {
+    let files = [file];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(&files)) {
+        return Err(io::Error::other("no room for a descriptor"));
+    }
+    let sent = sendmsg(&*socket, &[IoSlice::new(line)], &mut control, SendFlags::NOSIGNAL)?;
+    // The file goes with the first byte.
+    socket.write_all(line.get(sent..).unwrap_or_default())
 }
 
 /// What a line answers; nothing if it is an event.
@@ -192,6 +277,21 @@ mod tests {
         .unwrap();
         let registers = qmp.human("info registers -a").unwrap();
         assert!(registers.contains("CR0=80050033"), "{registers}");
+    }
+
+    #[test]
+    fn events_are_told_with_the_status_and_told_once() {
+        let mut qmp = monitor_saying(&[
+            GREETING,
+            r#"{"return": {}}"#,
+            r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "STOP"}"#,
+            r#"{"timestamp": {"seconds": 1, "microseconds": 3}, "event": "RESUME"}"#,
+            r#"{"return": {"status": "running", "singlestep": false, "running": true}}"#,
+            r#"{"return": {"status": "paused", "singlestep": false, "running": false}}"#,
+        ])
+        .unwrap();
+        assert_eq!(qmp.status().unwrap(), (true, vec!["STOP".to_owned(), "RESUME".to_owned()]));
+        assert_eq!(qmp.status().unwrap(), (false, Vec::new()));
     }
 
     #[test]

@@ -25,6 +25,12 @@ static int attack(void)
 	/* Behind the place of ftrace, so that it becomes a jump to a copy of what was there. */
 	probe.offset = 4 + 5;
 	error = register_kprobe(&probe);
+	if (error == -EILSEQ) {
+		/* No instruction begins there: this kernel has no ENDBR at its functions' start. */
+		probe.offset = 5;
+		probe.addr = NULL;
+		error = register_kprobe(&probe);
+	}
 	if (error)
 		return error;
 	/* Until it is such a jump it is an int3, whose handler looks into the table. */

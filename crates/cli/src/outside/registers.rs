@@ -10,11 +10,20 @@ use kernel_memory::physical::QemuProcessor;
 use qmp::Qmp;
 
 /// Those of a guest that runs, as QEMU tells them.
-pub(super) struct OfGuest(RefCell<Qmp>);
+pub(super) struct OfGuest {
+    qmp: RefCell<Qmp>,
+    may_pause: bool,
+}
 
 impl OfGuest {
-    pub(super) fn new(qmp: Qmp) -> Self {
-        Self(RefCell::new(qmp))
+    /// The guest is only paused for what cannot be had otherwise, and if it `may_pause`.
+    pub(super) fn new(qmp: Qmp, may_pause: bool) -> Self {
+        Self { qmp: RefCell::new(qmp), may_pause }
+    }
+
+    fn told(&self) -> Result<Vec<qmp::registers::Processor>, Missing> {
+        let answer = self.qmp.borrow_mut().human("info registers -a").map_err(Missing::because)?;
+        Ok(qmp::registers::parse(&answer))
     }
 }
 
@@ -24,14 +33,38 @@ impl Registers for OfGuest {
     }
 
     fn processors(&self) -> Result<Vec<Processor>, Missing> {
-        let answer = self.0.borrow_mut().human("info registers -a").map_err(Missing::because)?;
+        let processors = self.told()?;
         let processors: Vec<Processor> =
-            qmp::registers::parse(&answer).iter().map(of_guest).collect();
+            processors.iter().map(of_guest).filter(has_started).collect();
         if processors.is_empty() {
             return Err(Missing::because("QEMU's monitor tells of no processor"));
         }
         Ok(processors)
     }
+
+    fn with_system_calls(&self) -> Result<Vec<Processor>, Missing> {
+        if !self.may_pause {
+            return self.processors();
+        }
+        let state = self.qmp.borrow_mut().device_state().map_err(Missing::because)?;
+        let processors = self.told()?.into_iter().map(|told| {
+            let calls = qmp::device_state::system_calls(&state, &told);
+            Processor {
+                lstar: calls.map(|calls| calls.lstar),
+                cstar: calls.map(|calls| calls.cstar),
+                sysenter: calls.map(|calls| calls.sysenter),
+                ..of_guest(&told)
+            }
+        });
+        Ok(processors.filter(has_started).collect())
+    }
+}
+
+/// Whether a processor runs anything of a kernel of 64 bits, which takes paging: one that was never
+/// started (`maxcpus=1`) is as the firmware left it.
+fn has_started(processor: &Processor) -> bool {
+    const PAGING: u64 = 1 << 31;
+    processor.cr0.is_none_or(|cr0| cr0 & PAGING != 0)
 }
 
 fn of_guest(seen: &qmp::registers::Processor) -> Processor {
@@ -66,7 +99,7 @@ impl OfDump {
             idt: Some(table(seen.idt)),
             ..Processor::default()
         });
-        Self(processors.collect())
+        Self(processors.filter(has_started).collect())
     }
 }
 
@@ -83,5 +116,20 @@ impl Registers for OfDump {
             )),
             processors => Ok(processors.to_vec()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_that_was_never_started_is_left_out_and_the_others_keep_their_numbers() {
+        // As QEMU writes them: left by SeaBIOS, and at work in a 6.12 guest.
+        let reset = QemuProcessor { cr0: 0x11, ..QemuProcessor::default() };
+        let works = QemuProcessor { cr0: 0x8005_0033, ..QemuProcessor::default() };
+        let processors = OfDump::new(&[works, reset, works]).processors().unwrap();
+        let numbers: Vec<u32> = processors.iter().map(|processor| processor.number).collect();
+        assert_eq!(numbers, [0, 2]);
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Source {
 }
 
 /// The memory of a guest that runs. With a monitor, QEMU tells registers and where memory lies.
-pub(super) fn guest(path: &Path, socket: Option<&Path>) -> anyhow::Result<Source> {
+pub(super) fn guest(path: &Path, socket: Option<&Path>, may_pause: bool) -> anyhow::Result<Source> {
     let file = open(path)?;
     let ram = GuestRam::map(&file).with_context(|| path.display().to_string())?;
     let size = file.metadata().with_context(|| path.display().to_string())?.len();
@@ -51,7 +51,7 @@ pub(super) fn guest(path: &Path, socket: Option<&Path>) -> anyhow::Result<Source
     };
     let extents = layout(size, monitor.as_mut(), &mut notices)?;
     let registers: Box<dyn Registers> = match monitor {
-        Some(monitor) => Box::new(OfGuest::new(monitor)),
+        Some(monitor) => Box::new(OfGuest::new(monitor, may_pause)),
         None => Box::new(NoRegisters),
     };
     let memory = Box::new(Stretches::new("guest RAM", ram, extents));

@@ -71,7 +71,7 @@ pub(super) fn check(system: &System<'_>, outcome: &mut Outcome) {
         );
         return;
     }
-    let look = || system.registers.processors();
+    let look = || system.registers.with_system_calls();
     let processors = match look() {
         Ok(processors) => processors,
         Err(missing) => {

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The control registers that protect the kernel: write protection, SMEP, SMAP, UMIP, no-execute.
 //!
-//! An attacker switches them off for a moment to write where he must not, or for good. The kernel
-//! pins what it can (`cr4_pinned_bits`, arch/x86/kernel/cpu/common.c), which binds its own functions
-//! and not him. True values come from where the registers can be read; otherwise only what memory
-//! remembers of CR4 (`cpu_tlbstate.cr4`) is looked at, and the report says so.
+//! An attacker switches them off for a moment to write where he must not, or for good. CR4 does not
+//! stay as he writes it: the kernel writes it anew from its copy (`cpu_tlbstate.cr4`) when it changes
+//! a bit and, where there is no INVPCID, with each global flush of translations, and
+//! `native_write_cr4` puts in what is pinned (`cr4_pinned_bits`, while the key `cr_pinning` is on;
+//! arch/x86/kernel/cpu/common.c and arch/x86/mm/tlb.c, 6.1 to 7.3). Whoever wants it off for good
+//! changes these as well, and they are memory. So each is held against what the kernel uses, and the
+//! true values, where registers can be read, against both; where they cannot, the report says so.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kernel_memory::Kernel;
@@ -53,10 +56,13 @@ enum Of {
     Shadow,
     /// `cr4_pinned_bits`.
     Pins,
+    /// Whether they are pinned at all: the count of the key `cr_pinning`.
+    Pinning,
 }
 
-/// A register that lacks bits: of which processor, which register, what it holds, what it lacks.
-type Lack = (u32, Of, u64, u64);
+/// A register that lacks bits: of which processor, which register, which bits. What else it holds may
+/// change from look to look: a task switch sets and clears CR4.TSD.
+type Lack = (u32, Of, u64);
 
 /// What must be set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,7 +81,8 @@ impl Check for ControlRegisters {
         About {
             needs: "a source of the processors' registers (from outside, or the msr driver and a \
                     processor without UMIP); for what memory remembers CONFIG_KALLSYMS_ALL",
-            reads: "CR0, CR4 and EFER of each processor, cr4_pinned_bits, cpu_tlbstate.cr4",
+            reads: "CR0, CR4 and EFER of each processor, cr4_pinned_bits, cr_pinning, \
+                    cpu_tlbstate.cr4",
             means: "write protection, SMEP, SMAP, UMIP or no-execute is off although the kernel \
                     uses it",
             blind_to: "what is off for a moment only; without a source, all but what memory \
@@ -90,7 +97,12 @@ impl Check for ControlRegisters {
         let lacks = looks::lasting(PAUSE, || {
             told = Told::default();
             let mut lacks = BTreeSet::new();
+            let pinned = pinned(kernel, &must, &mut lacks, &mut told);
+            let must = Must { cr4: must.cr4 | pinned, ..must };
             of_processors(system.registers, &must, &mut lacks, &mut told);
+            if let Ok(online) = online(kernel) {
+                told.all_of(online.len(), system.registers.source());
+            }
             of_memory(kernel, &must, &mut lacks, &mut told);
             Ok(lacks)
         })?;
@@ -98,7 +110,8 @@ impl Check for ControlRegisters {
             return Err(Missing(told.missing.join("; ")));
         }
         outcome.reduced.append(&mut told.missing);
-        outcome.findings.extend(lacks.iter().map(|lack| finding(system, *lack)));
+        let held = |&(number, of, _): &Lack| told.held.get(&(number, of)).copied().unwrap_or(0);
+        outcome.findings.extend(lacks.iter().map(|lack| finding(system, *lack, held(lack))));
         Ok(())
     }
 }
@@ -107,7 +120,20 @@ impl Check for ControlRegisters {
 #[derive(Debug, Default)]
 struct Told {
     values: u32,
+    /// What those that lack bits hold.
+    held: BTreeMap<(u32, Of), u64>,
+    processors: usize,
     missing: Vec<String>,
+}
+
+impl Told {
+    /// Says it where a source tells of fewer processors than are online: the others were not looked at.
+    fn all_of(&mut self, online: usize, source: &str) {
+        if (1..online).contains(&self.processors) {
+            self.missing
+                .push(format!("{source} tells of {} of {online} processors", self.processors));
+        }
+    }
 }
 
 /// What follows from what the kernel uses, or, where that cannot be read, what each has.
@@ -155,6 +181,7 @@ fn of_processors(
             return;
         }
     };
+    told.processors = processors.len();
     let registers_of: [(Of, Value, u64, &str); 3] = [
         (Of::Cr0, |one| one.cr0, must.cr0, "CR0"),
         (Of::Cr4, |one| one.cr4, must.cr4, "CR4"),
@@ -167,25 +194,35 @@ fn of_processors(
             told.missing.push(format!("{} does not tell {name}", registers.source()));
         }
         for (number, value) in values.into_iter().flatten() {
-            told.values += 1;
-            lacking(number, of, value, bits, lacks);
+            lacking(number, of, value, bits, lacks, told);
+        }
+    }
+}
+
+/// What is pinned, which each processor must have; nothing where it cannot be read.
+fn pinned(kernel: &Kernel<'_>, must: &Must, lacks: &mut BTreeSet<Lack>, told: &mut Told) -> u64 {
+    let read = || -> Result<(u64, u64), Missing> {
+        let pins = kernel.u64_at(kernel.symbol("cr4_pinned_bits")?)?;
+        let count =
+            kernel.symbol("cr_pinning")?.wrapping_add(kernel.offset_of("static_key", "enabled")?);
+        Ok((pins, u64::from(kernel.u32_at(count)?)))
+    };
+    match read() {
+        Ok((pins, count)) => {
+            lacking(0, Of::Pins, pins, must.cr4, lacks, told);
+            // Once set while booting, together with the bits, and never again.
+            lacking(0, Of::Pinning, u64::from(count > 0), 1, lacks, told);
+            pins & PINNED.iter().fold(0, |bits, (bit, _)| bits | bit)
+        }
+        Err(missing) => {
+            told.missing.push(format!("pinned bits of CR4: {}", missing.0));
+            0
         }
     }
 }
 
 /// What memory remembers.
 fn of_memory(kernel: &Kernel<'_>, must: &Must, lacks: &mut BTreeSet<Lack>, told: &mut Told) {
-    let mut wanted = must.cr4;
-    let pins = kernel.symbol("cr4_pinned_bits").and_then(|at| kernel.u64_at(at));
-    match pins {
-        Ok(pins) => {
-            told.values += 1;
-            let pinnable = PINNED.iter().fold(0, |bits, (bit, _)| bits | bit);
-            lacking(0, Of::Pins, pins, wanted, lacks);
-            wanted |= pins & pinnable;
-        }
-        Err(error) => told.missing.push(format!("pinned bits of CR4: {error}")),
-    }
     let shadows = || -> Result<Vec<(u32, u64)>, Missing> {
         let variable = per_cpu_variable(kernel, "cpu_tlbstate")?;
         let at = kernel.offset_of("tlb_state", "cr4")?;
@@ -198,26 +235,35 @@ fn of_memory(kernel: &Kernel<'_>, must: &Must, lacks: &mut BTreeSet<Lack>, told:
     match shadows() {
         Ok(shadows) => {
             for (number, value) in shadows {
-                told.values += 1;
-                lacking(number, Of::Shadow, value, wanted, lacks);
+                lacking(number, Of::Shadow, value, must.cr4, lacks, told);
             }
         }
         Err(missing) => told.missing.push(format!("what memory remembers of CR4: {}", missing.0)),
     }
 }
 
-fn lacking(number: u32, of: Of, value: u64, must: u64, lacks: &mut BTreeSet<Lack>) {
+fn lacking(
+    number: u32,
+    of: Of,
+    value: u64,
+    must: u64,
+    lacks: &mut BTreeSet<Lack>,
+    told: &mut Told,
+) {
+    told.values += 1;
     let lack = must & !value;
     if lack != 0 {
-        lacks.insert((number, of, value, lack));
+        told.held.insert((number, of), value);
+        lacks.insert((number, of, lack));
     }
 }
 
-fn finding(system: &System<'_>, (number, of, value, lack): Lack) -> Finding {
+fn finding(system: &System<'_>, (number, of, lack): Lack, value: u64) -> Finding {
     let names: &[(u64, &str)] = match of {
         Of::Cr0 => &[PROTECTED_MODE, WRITE_PROTECTION, PAGING],
         Of::Efer => &[SYSTEM_CALLS, LONG_MODE, NO_EXECUTE],
         Of::Cr4 | Of::Shadow | Of::Pins => &PINNED,
+        Of::Pinning => &[(1, "bits pinned")],
     };
     let names: Vec<&str> =
         names.iter().filter(|(bit, _)| lack & bit != 0).map(|(_, name)| *name).collect();
@@ -230,6 +276,7 @@ fn finding(system: &System<'_>, (number, of, value, lack): Lack) -> Finding {
         Of::Efer => ("EFER", "protection switched off in EFER", source),
         Of::Shadow => ("cpu_tlbstate.cr4", "protection switched off in CR4", memory),
         Of::Pins => ("cr4_pinned_bits", "pinned bits of CR4 changed", memory),
+        Of::Pinning => ("cr_pinning", "pinning of CR4 switched off", memory),
     };
     Finding {
         check: "registers",
@@ -241,7 +288,10 @@ fn finding(system: &System<'_>, (number, of, value, lack): Lack) -> Finding {
         technique: format!("{technique} ({names})"),
         owner: None,
         evidence: vec![
-            format!("processor {number}, read by {place}"),
+            match of {
+                Of::Pins | Of::Pinning => format!("for all processors, read by {place}"),
+                _ => format!("processor {number}, read by {place}"),
+            },
             format!("seen in each of {} looks", looks::LOOKS),
         ],
     }

@@ -15,6 +15,7 @@ use table::{OPEN_PLACES, Rule, SETTINGS, Setting, TAINTS};
 
 use crate::check::{About, Check, Missing, Outcome, System};
 use crate::finding::Finding;
+use crate::memory_views::lockdown_level;
 use crate::recover::Recovered;
 use crate::views::Views;
 
@@ -118,18 +119,10 @@ impl Settings {
     }
 }
 
-/// `kernel_locked_down` holds the highest reason that is locked down, one of the three that
-/// `lockdown_levels` names (security/lockdown/lockdown.c).
+/// The level of lockdown by its variable.
 fn lockdown_in_memory(kernel: &Kernel<'_>, recovered: &mut Recovered) -> Option<String> {
     let level = recovered.data_symbol(kernel, "kernel_locked_down").ok()?;
-    let level = i64::from(kernel.u32_at(level.address).ok()?);
-    let names = [
-        ("LOCKDOWN_NONE", "none"),
-        ("LOCKDOWN_INTEGRITY_MAX", "integrity"),
-        ("LOCKDOWN_CONFIDENTIALITY_MAX", "confidentiality"),
-    ];
-    let name = names.iter().find(|(name, _)| kernel.enumerator(name) == Ok(level));
-    Some(name.map_or_else(|| format!("level {level}"), |(_, name)| (*name).to_owned()))
+    Some(lockdown_level(kernel, kernel.u32_at(level.address).ok()?))
 }
 
 /// The value of a setting, without what surrounds it.
