@@ -54,6 +54,11 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    /// By the kernel's image and the files of its modules, kept nowhere.
+    pub(crate) fn of_files(image: Option<PathBuf>, modules: Option<PathBuf>) -> Self {
+        Self { place: Place { state_dir: None }, new_baseline: false, image, modules }
+    }
+
     /// Where the files of modules are for the kernel of this release.
     pub(crate) fn modules(&self, release: &str) -> ModuleDirectory {
         match &self.modules {

@@ -7,9 +7,9 @@ mod oracle;
 
 use std::collections::BTreeMap;
 
-use guard::baseline::{Baseline, Identity};
-use guard::mutation::mutate;
-use guard::sites::State;
+use guard::baseline::{Baseline, Identity, RegionKind};
+use guard::mutation::{Subject, mutate, mutate_copy};
+use guard::sites::{Sites, State};
 use kernel_image::Symbols;
 use kernel_image::btf::{Btf, Builder, TypeId};
 use kernel_memory::{FakeMemory, Kernel};
@@ -129,4 +129,50 @@ fn an_oracle_that_allows_less_shows_what_the_guard_lets_pass() {
     let nothing = &mut |_: &_, _: u64, _: &[u8]| false;
     let tally = mutate(&baseline, sites, &state, (5_000, 0x5eed), nothing).unwrap();
     assert!(!tally.missed.is_empty());
+}
+
+/// As the kernel of a dump may be: a branch was switched since the baseline, which a table allows.
+#[test]
+fn changes_to_a_copy_of_memory_are_told_from_what_was_different_before() {
+    let (memory, symbols) = kernel_with_sites();
+    let types = types();
+    let kernel = Kernel { memory: &memory, symbols: &symbols, types: &types };
+    let baseline = Baseline::take(&kernel, Identity::default(), BTreeMap::new()).unwrap();
+    let sites = baseline.sites(&kernel);
+    let mut state = State::of_symbols(&symbols);
+    let keys: Vec<u64> = sites.static_calls.entries().iter().map(|call| call.key).collect();
+    state.read_functions(&kernel, keys).unwrap();
+    let text = baseline.region(RegionKind::Text).unwrap();
+    let mut seen = text.bytes.to_vec();
+    // The first site is a jump of five bytes.
+    seen[0x1000..0x1005].copy_from_slice(&nop());
+    let subject = Subject { start: TEXT, seen: &seen, expected: text.bytes, sites, state: &state };
+    let (explained, unexplained) = subject.differing();
+    assert_eq!((explained.len(), unexplained.len()), (1, 0));
+    assert!(explained.iter().all(|place| subject.is_listed(&place.site.unwrap())));
+    let oracle = Oracle::of(&baseline, &kernel);
+    let tally = mutate_copy(&subject, (20_000, 7), &mut |mutation, start, seen| {
+        oracle.is_legal(mutation, start, seen)
+    });
+    assert_eq!((tally.missed.len(), tally.false_alarms.len()), (0, 0));
+    assert_eq!((tally.changes, tally.illegal_found()), (20_000, tally.illegal()));
+
+    let mut changed = seen.clone();
+    changed[0x1003] = 0x90;
+    let changed = Subject { seen: &changed, ..subject };
+    let (explained, unexplained) = changed.differing();
+    assert_eq!(explained, []);
+    let starts: Vec<u64> = unexplained.iter().map(|place| place.start).collect();
+    assert_eq!(starts, [TEXT + 0x1000]);
+    assert!(!changed.is_listed(&unexplained[0].site.unwrap()));
+}
+
+#[test]
+fn each_change_to_data_without_sites_is_found() {
+    let bytes: Vec<u8> = (0..0x3000_u32).map(|at| (at * 7) as u8).collect();
+    let (sites, state) = (Sites::default(), State::default());
+    let (seen, expected) = (&*bytes, &*bytes);
+    let subject = Subject { start: RODATA, seen, expected, sites: &sites, state: &state };
+    let tally = mutate_copy(&subject, (10_000, 3), &mut |_, _, _| false);
+    assert_eq!((tally.changes, tally.found, tally.missed.len()), (10_000, 10_000, 0));
 }

@@ -13,6 +13,7 @@ mod boots;
 mod check;
 mod matrix;
 mod modules;
+mod mutations;
 mod outside;
 mod ringfence_check;
 mod watch_churn;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Scenario> {
         matrix::SCENARIO,
         attacks::SCENARIO,
         attacks_outside::SCENARIO,
+        mutations::SCENARIO,
         watch_churn::SCENARIO,
     ]
 }

@@ -9,6 +9,7 @@
 //! what it gave is kept, up to some megabytes. Of modules beyond that a digest of what was found in
 //! order is kept, and the rest made anew only when the digest differs.
 
+mod each;
 mod expected;
 mod patched;
 mod subject;
@@ -16,6 +17,7 @@ mod subject;
 use std::collections::HashMap;
 use std::ops::Range;
 
+pub use each::{Module, each};
 use expected::{Digest, Expected, Exports};
 use kernel_image::module::Part;
 use kernel_image::patching::Machine;
