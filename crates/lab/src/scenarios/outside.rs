@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A guest can be looked at from outside: its memory while it runs, its registers, and dumps of each
 //! format. `ringfence check` on the host finds nothing in any of them, and leaves nothing unexplained.
+//! The guest that runs is not stopped for it, by QEMU's word and by the guest's own clock.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use qmp::DumpFormat;
@@ -53,7 +54,10 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
         ensure!(registers.contains(register), "QEMU says no {register}: {registers}");
     }
 
-    let running = while_it_runs(cell, &vm, &socket)?;
+    // Who stops the guest is told of: without that, hearing nothing of it would say nothing.
+    expect_same("a stop", stops(&mut vm)?, (true, vec!["STOP".into(), "RESUME".into()]))?;
+
+    let running = while_it_runs(cell, &mut vm, &socket)?;
     dumps(cell, &mut vm)?;
     expect_same("the guest after all that", vm.shell("echo alive")?.as_str(), "alive")?;
     vm.power_off();
@@ -79,8 +83,29 @@ impl Drop for Socket {
     }
 }
 
-/// Checks a guest that is at work. Gives how long the pass over the text took.
-fn while_it_runs(cell: &Cell<'_>, vm: &Vm, socket: &Socket) -> anyhow::Result<String> {
+/// Whether the guest runs, and how it was stopped since this was asked last, by QEMU's events.
+fn stops(vm: &mut Vm) -> anyhow::Result<(bool, Vec<String>)> {
+    let (is_running, mut events) = vm.with_monitor(qmp::Qmp::status)?;
+    events.retain(|event| ["STOP", "RESUME"].contains(&event.as_str()));
+    Ok((is_running, events))
+}
+
+/// Reads the guest's clock again and again until there is a file of that name; prints `ticks` when it
+/// begins, and at its end the longest step of the clock and how far it went, in milliseconds.
+const TICKER: &str = r#"BEGIN {
+    while ((getline line <"/tmp/looked") < 0) {
+        getline line <"/proc/uptime"; close("/proc/uptime")
+        split(line, fields, " "); now = fields[1] * 1000
+        if (!first) { first = last = now; print "ticks"; fflush() }
+        if (now - last > longest) longest = now - last
+        last = now
+    }
+    print longest, last - first
+}"#;
+
+/// Checks a guest that is at work. Gives where the kernel is, how long the pass over its text took, and
+/// what the guest felt of the look.
+fn while_it_runs(cell: &Cell<'_>, vm: &mut Vm, socket: &Socket) -> anyhow::Result<String> {
     // A page that says of a kernel that it is elsewhere, as any program can make.
     let forged = format!(
         "OSRELEASE={}\nKERNELOFFSET=0\nNUMBER(phys_base)=0\nSYMBOL(init_top_pgt)=ffffffff81000000\n",
@@ -88,11 +113,25 @@ fn while_it_runs(cell: &Cell<'_>, vm: &Vm, socket: &Socket) -> anyhow::Result<St
     );
     vm.put("/tmp/forged", 0o600, forged.as_bytes())?;
     let busy = "while :; do cat /proc/*/stat >/dev/null; done";
-    let work = vm.start(&["/bin/sh", "-c", busy], std::time::Duration::from_secs(600))?;
+    let limit = Duration::from_secs(600);
+    let work = vm.start(&["/bin/sh", "-c", busy], limit)?;
+    let mut ticker = vm.start(&["/bin/busybox", "awk", TICKER], limit)?;
+    expect_same("the first line of the ticker", ticker.line(limit)?.as_deref(), Some("ticks"))?;
     let (ram, socket) = (vm.ram_path(), socket.0.display().to_string());
     let arguments = ["--guest-ram", &ram.display().to_string(), "--qmp", &socket];
+    let began = Instant::now();
     let report = clean_from_outside(cell, "guest-ram", &arguments)?;
-    drop(work);
+    let looked = began.elapsed();
+    vm.put("/tmp/looked", 0o600, b"")?;
+    let ticked = ticker.line(limit)?.context("the ticker ended early")?;
+    // A guest that is stopped has a clock that stands still, so it would have fallen behind.
+    let behind = |gone: u64| began.elapsed().saturating_sub(Duration::from_millis(gone));
+    let (longest, gone) = ticked.split_once(' ').context("the ticker's figures")?;
+    let behind = behind(gone.parse().with_context(|| ticked.clone())?);
+    drop((work, ticker));
+
+    expect_same("stops while it was looked at", stops(vm)?, (true, Vec::new()))?;
+    ensure!(behind < looked, "the guest's clock fell {} ms behind", behind.as_millis());
     let slide = report["subject"]["slide"].as_str().unwrap_or_default();
     ensure!(slide.starts_with("0x"), "no slide in {}", report["subject"]);
     let compared = &report["module_text"]["compared"];
@@ -102,7 +141,14 @@ fn while_it_runs(cell: &Cell<'_>, vm: &Vm, socket: &Socket) -> anyhow::Result<St
     let checks = report["checks"].as_array().into_iter().flatten();
     let text =
         checks.filter(|check| check["name"] == "text").find_map(|c| c["elapsed_us"].as_u64());
-    Ok(format!("text in {} ms", text.unwrap_or(0) / 1000))
+    let text = text.context("no check of the text")?;
+    Ok(format!(
+        "slide {slide}, all of the text in {} ms, whole look {} ms, guest not stopped (its clock: \
+         {longest} ms at most from tick to tick, {} ms behind at the end)",
+        text / 1000,
+        looked.as_millis(),
+        behind.as_millis()
+    ))
 }
 
 /// Dumps of the guest, each checked and taken away.
