@@ -205,7 +205,7 @@ fn one<'a>(
     } else {
         let name = format!("{} {}", variant.cpu, variant.option).trim_end().replace(' ', "_");
         let inside = explained(&report(cell, &vm, &name)?, many)?;
-        from_outside(cell, &vm, &name, inside)?;
+        from_outside(cell, &vm, &name, many, inside)?;
         Explained::All(inside)
     };
     vm.power_off();
@@ -230,10 +230,15 @@ fn boot(cell: &Cell<'_>, variant: &Variant, vmlinux: &Arc<[u8]>, many: bool) -> 
 }
 
 /// Has the same guest checked from the host: nothing is unexplained there, of as many bytes and modules.
-fn from_outside(cell: &Cell<'_>, vm: &Vm, name: &str, inside: Counts) -> anyhow::Result<()> {
+fn from_outside(
+    cell: &Cell<'_>,
+    vm: &Vm,
+    name: &str,
+    many: bool,
+    inside: Counts,
+) -> anyhow::Result<()> {
     let ram = vm.ram_path().display().to_string();
     let report = clean_from_outside(cell, &format!("{name}.outside"), &["--guest-ram", &ram])?;
-    let many = inside.modules.0 > 0;
     let outside = explained(&report, many).context("from outside")?;
     expect_same("bytes of text, from outside and inside", outside.text, inside.text)?;
     let modules = "modules and their bytes, from outside and inside";
