@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
-use lab::scenarios::closing;
+use lab::scenarios::{closing, usual_seconds};
 use lab::{Programs, Scenario, Totals, kernels, schedule, table};
 
 #[derive(Args, Debug)]
@@ -68,6 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if cells.is_empty() {
         bail!("nothing to run: the core set has no such scenario on such a kernel");
     }
+    schedule::longest_first(&mut cells, usual_seconds);
     let verdicts = {
         let logs = lab::logs();
         schedule::run(&cells, &programs, arguments.jobs, &logs, arguments.core)

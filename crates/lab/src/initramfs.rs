@@ -21,12 +21,13 @@ const PORT: [&str; 2] = ["virtio_pci", "virtio_console"];
 /// Debian's busybox-static.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// Makes the archive.
+/// Makes the archive. `image` stands where the system has the boot image, in its place if there is one.
 ///
 /// # Errors
 /// When a file cannot be read or a module is missing.
 pub(crate) fn make(
     kernel: &Kernel,
+    image: Option<&[u8]>,
     modules: &[String],
     files: &[(PathBuf, String)],
 ) -> Result<Vec<u8>> {
@@ -51,9 +52,15 @@ pub(crate) fn make(
         }
     }
 
-    let vmlinuz = kernel.vmlinuz();
-    let image = fs::read(&vmlinuz).map_err(Error::file(&vmlinuz))?;
-    archive.file(&kernel.vmlinuz_in_guest(), 0o644, &image);
+    let in_guest = kernel.vmlinuz_in_guest();
+    match image {
+        Some(image) => archive.file(&in_guest, 0o644, image),
+        None => {
+            let vmlinuz = kernel.vmlinuz();
+            let image = fs::read(&vmlinuz).map_err(Error::file(&vmlinuz))?;
+            archive.file(&in_guest, 0o644, &image);
+        }
+    }
     add_modules(&mut archive, kernel, modules)?;
     Ok(archive.finish())
 }

@@ -4,6 +4,9 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kernel_image::payload;
 
 use crate::error::{Error, Result};
 
@@ -29,6 +32,19 @@ impl Kernel {
         self.directory.join("vmlinuz")
     }
 
+    /// What is packed in the boot image: the kernel's ELF, with the list of relocations behind it.
+    ///
+    /// # Errors
+    /// When the boot image cannot be read or unpacked.
+    pub fn vmlinux(&self) -> Result<Arc<[u8]>> {
+        let path = self.vmlinuz();
+        let packed = fs::read(&path).map_err(Error::file(&path))?;
+        match payload::unpack(&packed) {
+            Ok(payload) => Ok(payload.elf.into()),
+            Err(problem) => Err(Error::Binary { path, problem: problem.to_string() }),
+        }
+    }
+
     /// The kernel's configuration.
     #[must_use]
     pub fn config(&self) -> PathBuf {
@@ -49,6 +65,12 @@ impl Kernel {
         } else {
             format!("/boot/vmlinuz-{}", self.release)
         }
+    }
+
+    /// Whether it is of the flavour without drivers for hardware.
+    #[must_use]
+    pub fn is_for_clouds(&self) -> bool {
+        self.name.contains("-cloud-")
     }
 
     /// Major and minor version.

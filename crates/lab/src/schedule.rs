@@ -33,6 +33,12 @@ enum News {
     Done(usize, Verdict),
 }
 
+/// Puts the cells that take longest first, so that at the end no long one runs alone.
+pub fn longest_first(cells: &mut [(Scenario, Kernel)], seconds: impl Fn(&str) -> u32) {
+    // Of equal ones the order stays.
+    cells.sort_by_key(|(scenario, _)| std::cmp::Reverse(seconds(scenario.name)));
+}
+
 /// Runs each scenario on each kernel, at most so many at once, and tells of each that is done. What
 /// failed leaves its logs below the directory; what did not leaves what it kept. `core` for what
 /// `make test` runs.
@@ -156,5 +162,35 @@ impl Progress {
             let _ = write!(out, "\r\x1b[K");
         }
         let _ = out.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_longest_comes_first_and_kernels_stay_in_order() {
+        let scenario = |name| Scenario {
+            name,
+            about: "",
+            core: |_| true,
+            run: |_| Ok(Outcome::skipped("never run")),
+        };
+        let kernel = |name: &str| Kernel {
+            name: name.to_owned(),
+            release: String::new(),
+            version: String::new(),
+            directory: PathBuf::new(),
+            beside_modules: false,
+        };
+        let mut cells: Vec<_> = ["short", "long"]
+            .into_iter()
+            .flat_map(|name| ["a", "b"].map(|on| (scenario(name), kernel(on))))
+            .collect();
+        longest_first(&mut cells, |name| if name == "long" { 2 } else { 1 });
+        let names: Vec<_> =
+            cells.iter().map(|(one, on)| format!("{} {}", one.name, on.name)).collect();
+        assert_eq!(names, ["long a", "long b", "short a", "short b"]);
     }
 }

@@ -4,8 +4,7 @@
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use qmp::Qmp;
@@ -29,6 +28,7 @@ const POWER_OFF: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub struct Boot {
     machine: Machine,
+    image: Option<Arc<[u8]>>,
     modules: Vec<String>,
     files: Vec<(PathBuf, String)>,
 }
@@ -88,6 +88,14 @@ impl Boot {
         self
     }
 
+    /// Other bytes for the file that is the kernel's image in the guest, which is booted as it is all
+    /// the same: those of [`Kernel::vmlinux`] spare the guest to unpack it.
+    #[must_use]
+    pub fn image(mut self, bytes: Arc<[u8]>) -> Self {
+        self.image = Some(bytes);
+        self
+    }
+
     /// A module to be loaded with all that it needs.
     #[must_use]
     pub fn module(mut self, name: impl Into<String>) -> Self {
@@ -109,7 +117,7 @@ impl Boot {
     /// When something is missing, the guest does not come up, or a module is not loaded.
     pub fn start(&self, kernel: &Kernel, logs: &Path) -> Result<Vm> {
         fs::create_dir_all(logs).map_err(Error::file(logs))?;
-        let initramfs = initramfs::make(kernel, &self.modules, &self.files)?;
+        let initramfs = initramfs::make(kernel, self.image.as_deref(), &self.modules, &self.files)?;
         let started = Instant::now();
         let mut qemu = Qemu::start(&self.machine, &kernel.vmlinuz(), &initramfs, logs)?;
         let agent = qemu.agent.take();
