@@ -45,6 +45,7 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         "outside" => 45,
         "watch-churn" => 40,
         "modules" => 35,
+        "mutations" => 30,
         "ringfence-check" => 20,
         "boots" => 10,
         _ => 300,
