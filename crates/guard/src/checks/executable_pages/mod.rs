@@ -15,14 +15,16 @@
 
 mod carve;
 mod filler;
+mod freeing;
 mod regions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{ControlFlow, Range};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use filler::Stretch;
+use freeing::{FREEING, Freeing};
 use kernel_memory::page_tables::{DirectMap, Mapping, Only, PageTables};
 use kernel_memory::{Kernel, PAGE_SIZE};
 use regions::{Kind, Region};
@@ -37,12 +39,6 @@ use crate::recover::Recovered;
 
 /// Long enough for a BPF program or trampoline that is being made to be announced.
 const PAUSE: Duration = Duration::from_millis(3);
-
-/// How long memory may stay executable that has lost its owner. The kernel takes a module, or a page of
-/// slots of kprobes, off its list first, then waits until no processor can be in it any more, and then frees
-/// it (`free_module`, kernel/module/main.c; `collect_one_slot`, kernel/kprobes.c; 6.1 to 7.3). A busy machine,
-/// or one whose processors come and go, takes a second for that.
-const FREEING: Duration = Duration::from_secs(3);
 
 /// Findings of one run: pages that a rootkit mapped are few, a misread table gives thousands.
 const MOST_FINDINGS: usize = 32;
@@ -96,8 +92,9 @@ pub struct ExecutablePages {
     filters: BTreeMap<u64, u64>,
     /// Digests of what lies behind ftrace trampolines, by trampoline.
     tails: BTreeMap<(u64, u64), u64>,
-    /// What the run before found.
-    found: BTreeSet<(Fault, u64)>,
+    freeing: Freeing,
+    /// What had an owner when one looked last.
+    owned: Vec<Range<u64>>,
 }
 
 impl Check for ExecutablePages {
@@ -124,13 +121,19 @@ impl Check for ExecutablePages {
         let tables = PageTables::new(kernel.memory, root, map);
         let mut hooks = BTreeMap::new();
         let mut unseen = BTreeSet::new();
-        // What was found before is not waited for again.
-        let found = std::mem::take(&mut self.found);
+        let is_first = self.freeing.is_first();
         let mut look = || self.look(kernel, &tables, &mut hooks, &mut unseen);
-        let faults = looks::lasting(PAUSE, &mut look)?;
-        let freed = |fault: &(Fault, u64)| fault.0 == Fault::NoOwner && !found.contains(fault);
-        let faults = looks::outlasting(faults, FREEING, freed, look)?;
-        self.found.clone_from(&faults);
+        let mut faults = looks::lasting(PAUSE, &mut look)?;
+        // Nothing is known of who had what before: here one has to wait.
+        if is_first {
+            let unowned = |(fault, _): &(Fault, u64)| *fault == Fault::NoOwner;
+            faults = looks::outlasting(faults, FREEING, unowned, look)?;
+        }
+        let unowned = faults.iter().filter(|(fault, _)| *fault == Fault::NoOwner);
+        let unowned = unowned.map(|(_, address)| *address);
+        let owned = std::mem::take(&mut self.owned);
+        let excused = self.freeing.excused(Instant::now(), unowned, owned);
+        faults.retain(|(fault, address)| *fault != Fault::NoOwner || !excused.contains(address));
         outcome.reduced.extend(unseen);
         outcome.hooks.extend(hooks.into_values());
         for (fault, address) in faults.iter().take(MOST_FINDINGS) {
@@ -185,6 +188,7 @@ impl ExecutablePages {
         unseen.extend(owners.unseen.iter().cloned());
         let base = tables.direct_map().base;
         let regions = regions::gather(kernel, &mut self.recovered, &owners, base);
+        self.owned = regions.iter().map(|region| region.range.clone()).collect();
         let mut mappings = Vec::new();
         let walked = tables
             .walk(Only::Executable, &mut |mapping| {
