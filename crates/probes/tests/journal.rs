@@ -188,3 +188,25 @@ fn everybody_who_listens_hears_the_same() {
         assert!(heard.time_ns > 0);
     }
 }
+
+#[test]
+#[ignore = "root"]
+fn what_did_not_fit_is_told_by_the_next_take() {
+    let mut reader = JournalReader::open().unwrap();
+    let views = LiveViews::open();
+    // One ring takes them all: whoever loads programs stays on one CPU.
+    let mut cpus = rustix::thread::CpuSet::new();
+    cpus.set(rustix::thread::sched_getcpu());
+    rustix::thread::sched_setaffinity(None, &cpus).unwrap();
+    // A record has at least 48 bytes, each event two of them and a ring 256 KiB at most.
+    const EVENTS: usize = 3000;
+    for _ in 0..EVENTS {
+        views.raise_event().unwrap();
+    }
+    let taken = reader.take();
+    assert!(taken.lost > 0, "{} entries of {}", taken.entries.len(), 2 * EVENTS);
+    // Nothing came since. What the kernel says of the loss later is not told again.
+    let name = views.raise_event().unwrap();
+    let after = reader.take();
+    assert_eq!(after.lost, 0, "{name}");
+}

@@ -5,6 +5,11 @@
 //! (`perf_event_exit_cpu`, kernel/events/core.c), so whoever listens has to begin anew when it
 //! returns. The list of online CPUs tells of most; one that was off and on again in between looks
 //! the same there, so the kernel's uevents are heard too (Documentation/core-api/kobject.rst).
+//!
+//! The uevent of going offline is sent before anybody can bring the CPU back (`device_offline`,
+//! drivers/base/core.c, under the lock of hotplug), so whoever finds none has an event that lives. That of
+//! coming online is sent some time after the CPU has begun to work, and before it can go again; it tells
+//! of those that came and went while nobody listened.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,6 +18,7 @@ use std::os::fd::OwnedFd;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, SocketType};
 
+use super::sleep::Sleep;
 use crate::error::ProbeError;
 
 const ONLINE: &str = "/sys/devices/system/cpu/online";
@@ -29,28 +35,34 @@ pub(super) struct Online {
     cpus: BTreeSet<u32>,
     /// None where the kernel gives no such socket; then the list alone tells.
     events: Option<OwnedFd>,
+    sleep: Sleep,
 }
 
 impl Online {
     /// Those that are online now.
     pub(super) fn now() -> Result<Self, ProbeError> {
         // Listening begins before the list is read: what changes meanwhile is told twice.
-        let events = listen().ok();
-        Ok(Self { cpus: online()?, events })
+        let (sleep, events) = (Sleep::now(), listen().ok());
+        Ok(Self { cpus: online()?, events, sleep })
     }
 
     pub(super) fn cpus(&self) -> impl Iterator<Item = u32> {
         self.cpus.iter().copied()
     }
 
-    /// Those that came online since the last time, or may have.
-    pub(super) fn came(&mut self) -> Result<BTreeSet<u32>, ProbeError> {
-        let mut came = self.told();
-        let now = online()?;
-        came.extend(now.difference(&self.cpus));
-        came.retain(|cpu| now.contains(cpu));
+    /// What became of the CPUs since the last time.
+    pub(super) fn follow(&mut self) -> Result<Followed, ProbeError> {
+        let mut unheard = BTreeSet::new();
+        if !self.hear(&mut unheard) || self.sleep.slept() {
+            // Any may have gone and come.
+            self.cpus.clear();
+        }
+        // What was told is not told again: without the list all of them come anew next time.
+        let now = online().inspect_err(|_| self.cpus.clear())?;
+        let came: BTreeSet<u32> = now.difference(&self.cpus).copied().collect();
         self.cpus = now;
-        Ok(came)
+        unheard.extend(&came);
+        Ok(Followed { came, unheard: unheard.len() as u64 })
     }
 
     pub(super) fn has(&self, cpu: u32) -> bool {
@@ -62,20 +74,54 @@ impl Online {
         self.cpus.remove(&cpu);
     }
 
-    fn told(&self) -> BTreeSet<u32> {
-        let mut came = BTreeSet::new();
-        let Some(events) = &self.events else { return came };
+    /// Takes what the uevents say; gives whether they said all.
+    fn hear(&mut self, unheard: &mut BTreeSet<u32>) -> bool {
         let mut message = [0; 4096];
         for _ in 0..MOST_EVENTS {
+            let Some(events) = &self.events else { return true };
             match net::recv(events, message.as_mut_slice(), RecvFlags::DONTWAIT) {
-                Ok((_, length)) => came.extend(message.get(..length).and_then(came_online)),
-                // Some did not fit: any CPU may have gone and come.
-                Err(rustix::io::Errno::NOBUFS) => came.extend(&self.cpus),
-                Err(_) => break,
+                Ok((_, length)) => {
+                    if let Some(change) = message.get(..length).and_then(change) {
+                        self.note(change, unheard);
+                    }
+                }
+                // Some did not fit.
+                Err(rustix::io::Errno::NOBUFS) => return false,
+                Err(_) => return true,
             }
         }
-        came
+        // There are more.
+        false
     }
+
+    /// A CPU that goes offline was heard until then, or it was online unheard. One that came online and
+    /// is not heard either still is, or has gone again.
+    fn note(&mut self, change: Change, unheard: &mut BTreeSet<u32>) {
+        let (cpu, was_heard) = match change {
+            Change::Offline(cpu) => (cpu, self.cpus.remove(&cpu)),
+            Change::Online(cpu) => (cpu, self.cpus.contains(&cpu)),
+        };
+        if !was_heard {
+            unheard.insert(cpu);
+        }
+    }
+}
+
+/// What became of the CPUs.
+#[derive(Debug)]
+pub(super) struct Followed {
+    /// Those that have to be listened to anew.
+    pub(super) came: BTreeSet<u32>,
+    /// How many were online for some time, or may have been, while nobody listened: those that came, and
+    /// those that came and went again.
+    pub(super) unheard: u64,
+}
+
+/// What a uevent says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Online(u32),
+    Offline(u32),
 }
 
 fn listen() -> rustix::io::Result<OwnedFd> {
@@ -89,11 +135,16 @@ fn listen() -> rustix::io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The CPU that a uevent says came online: `online@/devices/system/cpu/cpu3`, then a zero.
-fn came_online(message: &[u8]) -> Option<u32> {
+/// What a uevent says of a CPU: `offline@/devices/system/cpu/cpu3`, then a zero.
+fn change(message: &[u8]) -> Option<Change> {
     let end = message.iter().position(|byte| *byte == 0)?;
     let first = std::str::from_utf8(message.get(..end)?).ok()?;
-    first.strip_prefix("online@/devices/system/cpu/cpu")?.parse().ok()
+    let (action, cpu) = first.split_once("@/devices/system/cpu/cpu")?;
+    match action {
+        "online" => cpu.parse().ok().map(Change::Online),
+        "offline" => cpu.parse().ok().map(Change::Offline),
+        _ => None,
+    }
 }
 
 /// The CPUs that are online, by the kernel's list.
@@ -136,15 +187,36 @@ mod tests {
     }
 
     #[test]
-    fn only_a_cpu_that_comes_online_is_news() {
+    fn only_cpus_that_come_and_go_are_news() {
         let message = |first: &str| format!("{first}\0ACTION=x\0SEQNUM=1\0").into_bytes();
-        assert_eq!(came_online(&message("online@/devices/system/cpu/cpu12")), Some(12));
-        for other in
-            ["offline@/devices/system/cpu/cpu1", "add@/devices/system/cpu/cpu1", "online@/devices"]
+        let of = |first: &str| change(&message(first));
+        assert_eq!(of("offline@/devices/system/cpu/cpu12"), Some(Change::Offline(12)));
+        assert_eq!(of("online@/devices/system/cpu/cpu1"), Some(Change::Online(1)));
+        for other in ["add@/devices/system/cpu/cpu1", "offline@/devices", "online@/devices/x/cpu1"]
         {
-            assert_eq!(came_online(&message(other)), None, "{other}");
+            assert_eq!(of(other), None, "{other}");
         }
-        assert_eq!(came_online(b"online@/devices/system/cpu/cpu1"), None);
+        assert_eq!(change(b"offline@/devices/system/cpu/cpu1"), None);
+    }
+
+    #[test]
+    fn what_was_online_while_nobody_listened_is_told_although_it_is_gone_again() {
+        use Change::{Offline, Online as Came};
+        let unheard = |heard: &[u32], changes: &[Change]| {
+            let mut online = Online::now().unwrap();
+            online.cpus = heard.iter().copied().collect();
+            let mut unheard = BTreeSet::new();
+            for change in changes {
+                online.note(*change, &mut unheard);
+            }
+            (online.cpus.contains(&1), unheard.contains(&1))
+        };
+        assert_eq!(unheard(&[0, 1], &[Offline(1)]), (false, false), "it was heard to its end");
+        assert_eq!(unheard(&[0, 1], &[Offline(1), Came(1)]), (false, true));
+        assert_eq!(unheard(&[0, 1], &[Offline(1), Came(1), Offline(1)]), (false, true));
+        assert_eq!(unheard(&[0], &[Came(1)]), (false, true));
+        // The list had it before the kernel told, and it has been heard since.
+        assert_eq!(unheard(&[0, 1], &[Came(1)]), (true, false));
     }
 
     #[test]
@@ -153,8 +225,8 @@ mod tests {
         let all = online.cpus.clone();
         assert!(!all.is_empty());
         online.cpus.pop_first();
-        let came = online.came().unwrap();
-        assert_eq!(came.first(), all.first());
-        assert!(online.came().unwrap().is_empty());
+        let Followed { came, unheard } = online.follow().unwrap();
+        assert_eq!((came.first(), unheard), (all.first(), came.len() as u64));
+        assert!(online.follow().unwrap().came.is_empty());
     }
 }

@@ -10,6 +10,7 @@ mod hotplug;
 pub(crate) mod modules;
 mod record;
 mod ring;
+mod sleep;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -18,8 +19,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use guard::journal::{Actor, Change, Entry, Journal};
 
-use hotplug::Online;
 pub(crate) use hotplug::online as online_cpus;
+use hotplug::{Followed, Online};
 use modules::ModuleEvents;
 pub use record::{Record, RecordError, Sample, parse_record};
 use ring::{PAGE, Ring};
@@ -45,6 +46,23 @@ pub struct Taken {
     pub lost: u64,
 }
 
+impl Taken {
+    /// Takes what is in a ring.
+    fn drain(&mut self, ring: &mut Ring, names: &mut Names) {
+        let Self { entries, lost } = self;
+        let mut unread = 0;
+        *lost += ring.drain(&mut |bytes| {
+            match parse_record(bytes).map(change) {
+                Ok(Ok((sample, change))) => entries.push(entry(sample, change, names)),
+                Ok(Err(count)) => return count,
+                Err(_) => unread += 1,
+            }
+            0
+        });
+        *lost += unread;
+    }
+}
+
 /// The rings of all CPUs.
 ///
 /// A CPU that comes online later is heard from the next [`JournalReader::take`] on. What was changed
@@ -66,19 +84,22 @@ impl JournalReader {
         let mut reader = Self { rings, online, modules, kept: Taken::default() };
         let cpus: Vec<u32> = reader.online.cpus().collect();
         for cpu in cpus {
-            reader.listen_to(cpu)?;
+            if !reader.listen_to(cpu)? {
+                reader.online.forget(cpu);
+            }
         }
         Ok(reader)
     }
 
-    fn listen_to(&mut self, cpu: u32) -> Result<(), ProbeError> {
+    /// Gives whether it is heard now.
+    fn listen_to(&mut self, cpu: u32) -> Result<bool, ProbeError> {
         match Ring::open(cpu, ring_size(self.online.cpus().count())) {
             Ok(ring) => {
                 self.rings.insert(cpu, ring);
-                Ok(())
+                Ok(true)
             }
             // It went offline since one knew of it.
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
             Err(error) => Err(refused(&error)),
         }
     }
@@ -88,40 +109,35 @@ impl JournalReader {
         let mut taken = std::mem::take(&mut self.kept);
         let mut names = Names::default();
         for ring in self.rings.values_mut() {
-            let Taken { entries, lost } = &mut taken;
-            let mut unread = 0;
-            let gaps = ring.drain(&mut |bytes| match parse_record(bytes) {
-                Ok(record) => match change(record) {
-                    Ok((sample, change)) => entries.push(entry(sample, change, &mut names)),
-                    Err(count) => unread += count,
-                },
-                Err(_) => unread += 1,
-            });
-            *lost += gaps + unread;
+            taken.drain(ring, &mut names);
         }
+        self.follow_cpus(&mut taken, &mut names);
         if let Ok(modules) = &mut self.modules {
             modules.take(&mut taken);
         }
         taken.entries.sort_by_key(|entry| entry.time_ns);
-        taken.lost += self.follow_cpus();
         taken
     }
 
-    /// Listens anew to CPUs that came online; gives how many could be silent about something.
-    fn follow_cpus(&mut self) -> u64 {
+    /// Listens anew to CPUs that came online; each could be silent about something.
+    fn follow_cpus(&mut self, taken: &mut Taken, names: &mut Names) {
         // Without the list nobody knows whether one came.
-        let Ok(came) = self.online.came() else { return 1 };
-        // perf has taken these events away; what they said at last may not have been read.
-        let before = self.rings.len();
-        self.rings.retain(|cpu, _| self.online.has(*cpu));
-        let gone = before - self.rings.len();
-        for cpu in &came {
+        let Ok(Followed { came, unheard }) = self.online.follow() else {
+            taken.lost += 1;
+            return;
+        };
+        // perf has taken these events away. What they said at last is in their rings.
+        let ended = |cpu: &u32| !self.online.has(*cpu) || came.contains(cpu);
+        for (_, mut ring) in self.rings.extract_if(.., |cpu, _| ended(cpu)) {
+            taken.drain(&mut ring, names);
+        }
+        taken.lost += unheard;
+        for cpu in came {
             // One that cannot be heard is tried again, and counted again, in the next round.
-            if self.listen_to(*cpu).is_err() {
-                self.online.forget(*cpu);
+            if !matches!(self.listen_to(cpu), Ok(true)) {
+                self.online.forget(cpu);
             }
         }
-        (came.len() + gone) as u64
     }
 
     /// Whether the kernel tells of modules that are loaded, and if not, why not.

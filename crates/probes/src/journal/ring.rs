@@ -61,11 +61,36 @@ fn slice<'a>(data: &'a [u8], at: u64, length: usize, joined: &'a mut Vec<u8>) ->
     Some(joined)
 }
 
+/// The longest record that there can be: its size is a `u16`.
+const LONGEST: u64 = 1 << 16;
+
 /// A perf event on one CPU with its ring.
 #[derive(Debug)]
 pub(crate) struct Ring {
     event: OwnedFd,
     mapping: Mapping,
+    losses: Losses,
+}
+
+/// How many records did not fit, by both ways in which the kernel says so.
+///
+/// Its record of that comes only with the next one that fits (`__perf_output_begin`,
+/// kernel/events/ring_buffer.c), which may be much later than the loss. The event's own count is right
+/// at once (PERF_FORMAT_LOST, 6.0 and later), but to read it the kernel interrupts the CPU, so it is
+/// asked only where something may have been lost.
+#[derive(Debug, Default)]
+struct Losses {
+    by_records: u64,
+    by_event: u64,
+    told: u64,
+}
+
+impl Losses {
+    /// Those that were not given before.
+    fn untold(&mut self) -> u64 {
+        let all = self.by_records.max(self.by_event);
+        all.saturating_sub(std::mem::replace(&mut self.told, all))
+    }
 }
 
 impl Ring {
@@ -80,6 +105,7 @@ impl Ring {
             size: size_of::<libbpf_sys::perf_event_attr>() as u32,
             config: libbpf_sys::PERF_COUNT_SW_DUMMY.into(),
             sample_type: (libbpf_sys::PERF_SAMPLE_TID | libbpf_sys::PERF_SAMPLE_TIME).into(),
+            read_format: libbpf_sys::PERF_FORMAT_LOST.into(),
             clockid: libc::CLOCK_MONOTONIC,
             ..Default::default()
         };
@@ -110,11 +136,12 @@ impl Ring {
         let event = unsafe { OwnedFd::from_raw_fd(descriptor as i32) };
         // Writable, so that the tail can be moved on: the kernel then overwrites nothing unread.
         let mapping = Mapping::new(&event, PAGE + data, true)?;
-        Ok(Self { event, mapping })
+        Ok(Self { event, mapping, losses: Losses::default() })
     }
 
-    /// Gives each record since the last call to `each`, and the number of gaps (see [`walk`]).
-    pub(crate) fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> u64 {
+    /// Gives each record since the last call to `each`, and how many were lost since then: those that
+    /// did not fit, and the gaps (see [`walk`]). `each` says of a record how many it says were lost.
+    pub(crate) fn drain(&mut self, each: &mut dyn FnMut(&[u8]) -> u64) -> u64 {
         // Everything up to the head is visible once the head is (perf_output_put_handle,
         // kernel/events/ring_buffer.c).
         let head = self.position(HEAD).load(Ordering::Acquire);
@@ -127,9 +154,29 @@ impl Ring {
         // outside of tail..head, and `walk` looks at nothing else.
         let data =
             unsafe { std::slice::from_raw_parts(self.mapping.start().as_ptr().add(PAGE), length) };
-        let gaps = walk(data, head, tail, each);
+        let mut by_records = 0;
+        let gaps = walk(data, head, tail, &mut |record| by_records += each(record));
         self.position(TAIL).store(head, Ordering::Release);
-        gaps
+        self.losses.by_records += by_records;
+        // Before this, whatever did not fit had less room than this.
+        let filled = self.position(HEAD).load(Ordering::Acquire).wrapping_sub(tail);
+        let mut unknown = 0;
+        if filled.saturating_add(LONGEST) > length as u64 {
+            match self.lost() {
+                Ok(lost) => self.losses.by_event = lost,
+                Err(_) => unknown = 1,
+            }
+        }
+        gaps + unknown + self.losses.untold()
+    }
+
+    /// How many records the kernel could not write since the event was opened.
+    fn lost(&self) -> io::Result<u64> {
+        // The layout of PERF_FORMAT_LOST without any other: the value, then the count.
+        let mut words = [0; 16];
+        let read = rustix::io::read(&self.event, &mut words)?;
+        let lost = words.get(8..read).and_then(|lost| lost.first_chunk());
+        lost.map(|lost| u64::from_ne_bytes(*lost)).ok_or(io::ErrorKind::UnexpectedEof.into())
     }
 
     fn position(&self, offset: usize) -> &AtomicU64 {
@@ -205,6 +252,17 @@ mod tests {
             assert_eq!(walk(&ring, head, 0, &mut |_| seen += 1), 1);
             assert_eq!(seen, 1);
         }
+    }
+
+    #[test]
+    fn what_is_lost_is_told_once_by_whichever_way_is_first() {
+        let mut losses = Losses { by_event: 5, ..Losses::default() };
+        assert_eq!(losses.untold(), 5);
+        // The record of the same comes later.
+        losses.by_records = 5;
+        assert_eq!(losses.untold(), 0);
+        losses.by_records = 7;
+        assert_eq!((losses.untold(), losses.untold()), (2, 0));
     }
 
     #[test]
