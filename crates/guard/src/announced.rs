@@ -30,9 +30,13 @@ struct Poke {
 #[derive(Debug, Default)]
 pub(crate) struct Announced {
     pass: u64,
+    /// Whether there was one that came to its end.
+    begun: bool,
     seen: BTreeMap<u64, Explained>,
     pokes: BTreeMap<u64, Vec<Poke>>,
     pending: BTreeMap<u64, (Place, Vec<u8>)>,
+    /// Entries that the journal lost since the last pass that came to its end.
+    lost: u64,
 }
 
 /// What a pass says.
@@ -45,37 +49,44 @@ pub(crate) struct Unannounced {
 }
 
 impl Announced {
-    /// Holds the explained differences of this pass against those of the one before.
+    /// A pass begins: takes what the journal holds. A pass that comes to no end has heard it all the same,
+    /// because the next one's journal begins anew.
+    pub(crate) fn hear(&mut self, journal: &Journal) {
+        self.pass += 1;
+        self.lost += journal.lost();
+        self.remember(journal);
+    }
+
+    /// Holds the explained differences of this pass against those of the one before that came to its end.
     pub(crate) fn pass(
         &mut self,
         journal: &Journal,
         baseline: &Baseline,
         explained: &[Explained],
     ) -> Unannounced {
-        self.pass += 1;
         let before = std::mem::take(&mut self.seen);
+        let begun = std::mem::replace(&mut self.begun, true);
+        let lost = std::mem::take(&mut self.lost);
         // Padding is written without a word (text_poke_copy).
         let is_padding = |place: &Place| {
             place.site.is_some_and(|site| site.kind == crate::sites::SiteKind::Padding)
         };
         let told = explained.iter().filter(|one| !is_padding(&one.place));
         self.seen = told.map(|one| (one.place.start, one.clone())).collect();
-        self.remember(journal);
         let mut unannounced = Unannounced::default();
         if let Err(reason) = journal.text_pokes() {
             self.pending.clear();
-            unannounced.reduced = (self.pass > 1)
-                .then(|| format!("changes are not held against a journal: {reason}"));
+            unannounced.reduced =
+                begun.then(|| format!("changes are not held against a journal: {reason}"));
             return unannounced;
         }
-        if journal.lost() > 0 {
+        if lost > 0 {
             self.pending.clear();
-            unannounced.reduced = (self.pass > 1).then(|| {
-                format!("{} entries of the journal were lost in this pass", journal.lost())
-            });
+            unannounced.reduced =
+                begun.then(|| format!("{lost} entries of the journal were lost in this pass"));
             return unannounced;
         }
-        if self.pass > 1 {
+        if begun {
             unannounced.findings = self.judge(baseline, &before);
         }
         unannounced

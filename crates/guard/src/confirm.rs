@@ -127,9 +127,20 @@ pub fn confirm(
 /// 7.3), so until it is released sites and key may disagree. Whoever holds it for ever gains
 /// [`UPDATE`], once in each pass.
 pub(crate) fn changes_static_calls(kernel: &Kernel<'_>) -> bool {
+    is_held(kernel, "static_call_mutex")
+}
+
+/// Whether the kernel is about to change jump labels. `static_key_slow_dec` takes the key to 0 and then
+/// changes its sites under this mutex (kernel/jump_label.c, 6.1 to 7.3), for which it waits until nobody else
+/// changes text: a function tracer that goes on or off everywhere takes a slow machine many seconds.
+pub(crate) fn changes_jump_labels(kernel: &Kernel<'_>) -> bool {
+    is_held(kernel, "jump_label_mutex")
+}
+
+fn is_held(kernel: &Kernel<'_>, mutex: &str) -> bool {
     /// What is not the owner's address in `mutex.owner` (MUTEX_FLAGS, kernel/locking/mutex.h).
     const FLAGS: u64 = 7;
-    let owner = kernel.symbols.address_of("static_call_mutex").and_then(|at| {
+    let owner = kernel.symbols.address_of(mutex).and_then(|at| {
         let mutex = kernel.object("mutex", at).ok()?;
         mutex.u64("owner.counter").ok()
     });

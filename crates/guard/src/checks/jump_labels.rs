@@ -9,6 +9,7 @@
 use crate::batch;
 use crate::check::{About, Check, Missing, Outcome, System};
 use crate::code;
+use crate::confirm::changes_jump_labels;
 use crate::evidence;
 use crate::finding::Finding;
 use crate::sites::jump_label::{JumpLabel, decode_site};
@@ -55,7 +56,7 @@ impl Check for JumpLabels {
         let open: Vec<&JumpLabel> = self.order.iter().filter_map(|i| entries.get(*i)).collect();
         let left = settle(
             open,
-            || false,
+            || changes_jump_labels(&system.kernel),
             |open| {
                 state.read_enabled(&system.kernel, open.iter().map(|entry| entry.key))?;
                 Ok(disagreeing(system, &state, open))

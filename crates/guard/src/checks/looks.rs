@@ -6,7 +6,7 @@
 //! has come or gone by the next, and what takes its number is told apart by its key.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::check::Missing;
 
@@ -51,6 +51,24 @@ pub fn lasting<K: Ord>(
     Ok(lasting)
 }
 
+/// What is left of `differing` after `within` at the most, looked at again and again while something of it
+/// is `doubtful`: such a difference is legitimate for as long as the kernel waits for all processors.
+pub fn outlasting<K: Ord>(
+    mut differing: BTreeSet<K>,
+    within: Duration,
+    doubtful: impl Fn(&K) -> bool,
+    mut look: impl FnMut() -> Result<BTreeSet<K>, Missing>,
+) -> Result<BTreeSet<K>, Missing> {
+    const LOOKS: u32 = 20;
+    let began = Instant::now();
+    while differing.iter().any(&doubtful) && began.elapsed() < within {
+        std::thread::sleep(within / LOOKS);
+        let again = look()?;
+        differing.retain(|key| again.contains(key));
+    }
+    Ok(differing)
+}
+
 /// What memory holds before and after another view was taken, and that view does not show.
 ///
 /// What came or went while the view was taken is in only one of the two and cannot be missed.
@@ -82,6 +100,28 @@ mod tests {
             Ok(BTreeSet::from([7, 100 + looks]))
         });
         assert_eq!((found.unwrap(), looks), (BTreeSet::from([7]), LOOKS));
+    }
+
+    #[test]
+    fn what_is_doubtful_is_given_time_and_what_is_not_is_not() {
+        let within = Duration::from_millis(40);
+        let mut looks = 0;
+        let left = outlasting(
+            BTreeSet::from([1, 2]),
+            within,
+            |key| *key == 1,
+            || {
+                looks += 1;
+                Ok(if looks < 3 { BTreeSet::from([1, 2]) } else { BTreeSet::from([2]) })
+            },
+        );
+        assert_eq!((left.unwrap(), looks), (BTreeSet::from([2]), 3));
+        let stays = || Ok(BTreeSet::from([1]));
+        let began = Instant::now();
+        let left = outlasting(BTreeSet::from([1]), within, |_| true, stays).unwrap();
+        assert!(began.elapsed() >= within && left.contains(&1));
+        let never = || panic!("nothing is doubtful");
+        assert_eq!(outlasting(BTreeSet::from([1]), within, |_| false, never).unwrap().len(), 1);
     }
 
     #[test]

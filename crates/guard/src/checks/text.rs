@@ -71,6 +71,7 @@ impl Check for Text {
 
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
         let System { kernel, baseline, .. } = system;
+        self.announced.hear(system.journal);
         let text = baseline
             .region(RegionKind::Text)
             .ok_or_else(|| Missing::because("the baseline holds no text"))?;

@@ -2,9 +2,13 @@
 //! Changes with and without an entry in the journal.
 
 use super::synthetic::*;
+use crate::announced::Announced;
 use crate::baseline::Baseline;
 use crate::checks::text::Text;
+use crate::compare::Place;
+use crate::confirm::Explained;
 use crate::journal::{Actor, Change, Entry, Journal};
+use crate::sites::Verdict;
 
 const JUMP: [u8; 2] = [0xeb, 0x39];
 const NOP: [u8; 2] = [0x66, 0x90];
@@ -136,4 +140,43 @@ fn without_a_journal_the_check_says_so_from_the_second_pass_on() {
         reasons.push(outcome.reduced.iter().any(|line| line.contains("not held against")));
     }
     assert_eq!(reasons, [false, true]);
+}
+
+#[test]
+fn what_a_pass_heard_that_came_to_no_end_counts_in_the_next() {
+    let baseline = Synthetic::new().baseline();
+    let place = Place { start: SHORT_LABEL, end: SHORT_LABEL + 2, site: None };
+    let jumps = [Explained { place, seen: JUMP.to_vec(), verdict: Verdict::Illegal }];
+    let quiet = Journal::running(8);
+    let found = |announced: &mut Announced, journal: &Journal| {
+        announced.hear(journal);
+        announced.pass(journal, &baseline, &jumps)
+    };
+
+    let mut announced = Announced::default();
+    announced.hear(&quiet);
+    for _ in 0..3 {
+        assert!(found(&mut announced, &quiet).findings.is_empty(), "none came to its end before");
+    }
+
+    let watched = || {
+        let mut announced = Announced::default();
+        announced.hear(&quiet);
+        announced.pass(&quiet, &baseline, &[]);
+        announced
+    };
+    let mut announced = watched();
+    let mut poked = Passes::new(Journal::running(8));
+    poked.announce(JUMP);
+    announced.hear(&poked.journal);
+    for _ in 0..3 {
+        assert!(found(&mut announced, &quiet).findings.is_empty(), "it was announced");
+    }
+
+    let mut announced = watched();
+    let mut lossy = Journal::running(8);
+    lossy.add_lost(1);
+    announced.hear(&lossy);
+    assert!(found(&mut announced, &quiet).reduced.is_some_and(|reason| reason.contains("lost")));
+    assert!(found(&mut announced, &quiet).findings.is_empty());
 }

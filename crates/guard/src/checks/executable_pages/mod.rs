@@ -38,6 +38,12 @@ use crate::recover::Recovered;
 /// Long enough for a BPF program or trampoline that is being made to be announced.
 const PAUSE: Duration = Duration::from_millis(3);
 
+/// How long memory may stay executable that has lost its owner. The kernel takes a module, or a page of
+/// slots of kprobes, off its list first, then waits until no processor can be in it any more, and then frees
+/// it (`free_module`, kernel/module/main.c; `collect_one_slot`, kernel/kprobes.c; 6.1 to 7.3). A busy machine,
+/// or one whose processors come and go, takes a second for that.
+const FREEING: Duration = Duration::from_secs(3);
+
 /// Findings of one run: pages that a rootkit mapped are few, a misread table gives thousands.
 const MOST_FINDINGS: usize = 32;
 
@@ -90,6 +96,8 @@ pub struct ExecutablePages {
     filters: BTreeMap<u64, u64>,
     /// Digests of what lies behind ftrace trampolines, by trampoline.
     tails: BTreeMap<(u64, u64), u64>,
+    /// What the run before found.
+    found: BTreeSet<(Fault, u64)>,
 }
 
 impl Check for ExecutablePages {
@@ -116,7 +124,13 @@ impl Check for ExecutablePages {
         let tables = PageTables::new(kernel.memory, root, map);
         let mut hooks = BTreeMap::new();
         let mut unseen = BTreeSet::new();
-        let faults = looks::lasting(PAUSE, || self.look(kernel, &tables, &mut hooks, &mut unseen))?;
+        // What was found before is not waited for again.
+        let found = std::mem::take(&mut self.found);
+        let mut look = || self.look(kernel, &tables, &mut hooks, &mut unseen);
+        let faults = looks::lasting(PAUSE, &mut look)?;
+        let freed = |fault: &(Fault, u64)| fault.0 == Fault::NoOwner && !found.contains(fault);
+        let faults = looks::outlasting(faults, FREEING, freed, look)?;
+        self.found.clone_from(&faults);
         outcome.reduced.extend(unseen);
         outcome.hooks.extend(hooks.into_values());
         for (fault, address) in faults.iter().take(MOST_FINDINGS) {
