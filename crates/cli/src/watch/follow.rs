@@ -169,13 +169,14 @@ impl Follower {
     fn rest(&mut self, watched: &mut dyn Watched, teller: &mut dyn Teller) -> anyhow::Result<bool> {
         loop {
             let until = self.schedule.wait(Instant::now());
-            if until.is_zero() {
-                return Ok(true);
-            }
+            // Also where no time is left: passes may take longer than the period.
             let timeout = if self.burst { until.min(BREATH) } else { until };
             let woken = watched.wait(timeout, !self.burst)?;
             if woken == Woken::End {
                 return Ok(false);
+            }
+            if until.is_zero() {
+                return Ok(true);
             }
             let drain = woken == Woken::Journal || self.burst;
             if drain && self.journal(watched, teller)?.is_some() {
@@ -247,12 +248,12 @@ mod tests {
             report
         }
         fn wait(&mut self, timeout: Duration, journal: bool) -> anyhow::Result<Woken> {
-            if timeout.is_zero() {
-                return Ok(Woken::Timeout);
-            }
-            self.waits += 1;
+            self.waits += u32::from(!timeout.is_zero());
             if self.passes.is_empty() {
                 return Ok(Woken::End);
+            }
+            if timeout.is_zero() {
+                return Ok(Woken::Timeout);
             }
             std::thread::sleep(timeout);
             let ready = journal && !self.entries.is_empty();
@@ -328,6 +329,16 @@ mod tests {
         kinds.dedup();
         let all = ["cleared", "finding", "hooked", "journal", "pass", "start", "unhooked"];
         assert_eq!(kinds, all);
+    }
+
+    #[test]
+    fn a_watch_ends_when_asked_although_the_next_pass_is_always_due() {
+        let mut fake = Fake::of(vec![vec![]; 3], vec![]);
+        let mut bytes = Vec::new();
+        let mut lines = JsonLines { output: Output::to(&mut bytes), quiet_journal: true };
+        let pacing = Pacing { period: Duration::ZERO, share: None };
+        follow(&mut fake, pacing, Some(100), &mut lines).unwrap();
+        assert_eq!(String::from_utf8(bytes).unwrap().matches("\"event\":\"pass\"").count(), 3);
     }
 
     #[test]
