@@ -11,6 +11,7 @@ mod attacks;
 mod attacks_outside;
 mod boots;
 mod check;
+mod churn;
 mod matrix;
 mod modules;
 mod mutations;
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Scenario> {
         attacks_outside::SCENARIO,
         mutations::SCENARIO,
         watch_churn::SCENARIO,
+        churn::SCENARIO,
     ]
 }
 
