@@ -135,6 +135,24 @@ fn hooks_that_stay_for_a_pass_are_told_with_their_owner_when_they_come_and_when_
     assert_eq!(status.code(), Some(0));
 }
 
+/// Only what the first test does in its rounds, for whoever watches by himself (the lab's scenario churn).
+#[test]
+#[ignore = "root"]
+fn programs_attach_and_detach() {
+    let rounds = std::env::var("RINGFENCE_ATTACH_ROUNDS").map(|rounds| rounds.parse().unwrap());
+    for _ in 0..rounds.unwrap_or(1) {
+        let mut attached = Vec::new();
+        for tracepoint in RARE {
+            attached.extend(attach_raw(load("churn_raw", None), tracepoint));
+            if let Ok(btf_id) = btf_id_of(tracepoint) {
+                attached.extend(attach_raw(load("churn_btf", Some(btf_id)), c""));
+            }
+        }
+        assert!(!attached.is_empty(), "no raw tracepoint could be attached");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Loads a program that does nothing: `r0 = 0; exit` (include/uapi/linux/bpf.h, struct bpf_insn).
 fn load(name: &str, btf_id: Option<u32>) -> OwnedFd {
     let mut instructions: [sys::bpf_insn; 2] = Default::default();

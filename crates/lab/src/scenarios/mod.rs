@@ -11,6 +11,7 @@ mod attacks;
 mod attacks_outside;
 mod boots;
 mod check;
+mod churn;
 mod matrix;
 mod modules;
 mod mutations;
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Scenario> {
         attacks_outside::SCENARIO,
         mutations::SCENARIO,
         watch_churn::SCENARIO,
+        churn::SCENARIO,
     ]
 }
 
@@ -43,6 +45,7 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         matrix::NAME => 250,
         "attacks-outside" => 110,
         "outside" => 45,
+        "churn" => 120,
         "watch-churn" => 40,
         "modules" => 35,
         "mutations" => 30,

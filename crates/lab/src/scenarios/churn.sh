@@ -1,0 +1,240 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Changes a kernel in one legitimate way, again and again: churn KIND
+#
+# One round is one change and its way back. It ends between two rounds once /run/churn/stop is there, and
+# leaves the kernel as it was. /run/churn/KIND has the number of rounds that were done.
+#
+# churn KIND can: whether this kernel can be changed in that way.
+set -u
+tracing=/sys/kernel/tracing
+kind=$1
+round=0
+
+# /run/churn/failed lets the others end too.
+fail() { echo "$kind, round $round: $*" | tee -a /run/churn/failed >&2; exit 1; }
+
+# Writes to a file of the kernel.
+put() { echo "$2" >"$1" || fail "cannot write '$2' to $1"; }
+
+# The same, adding to what it holds.
+add() { echo "$2" >>"$1" || fail "cannot add '$2' to $1"; }
+
+# The n-th word of a list that is gone through again and again.
+nth() {
+	local at=$1
+	shift
+	shift $((at % $#))
+	echo "$1"
+}
+
+# Long enough for a pass to begin; not always the same.
+pause() { sleep "0.$(nth "$round" 05 2 1 3)"; }
+
+# --- the function tracer --------------------------------------------------------------------------
+
+tracer_can() { grep -qs function_graph $tracing/available_tracers; }
+# A tracer on the way that the guard reads by is a finding, so nobody traces there.
+tracer_begin() {
+	put $tracing/tracing_on 0
+	put $tracing/buffer_size_kb 16
+	put $tracing/set_ftrace_notrace '*bpf*'
+	# Some kernels trace none of these by themselves, and refuse the name.
+	for function in 'copy_from_kernel_nofault*' 'fixup_exception' 'ex_handler_*' 'search_e*' \
+		'perf_*' 'array_map_*' 'kallsyms_*' 'read_kcore*' 'vread_*'; do
+		echo "$function" 2>/dev/null >>$tracing/set_ftrace_notrace
+	done
+}
+tracer_round() {
+	# All functions in one round of twenty: an emulated processor takes long for that.
+	[ $((round % 20)) = 10 ] || put $tracing/set_ftrace_filter \
+		"$(nth "$round" 'vfs_*' 'tcp_*' '*mutex*' 'do_*' 'ktime_*' '__x64_sys_*' 'sched_*')"
+	put $tracing/current_tracer "$(nth "$round" function function function_graph)"
+	pause
+	put $tracing/current_tracer nop
+	put $tracing/set_ftrace_filter ''
+	pause
+}
+tracer_end() { put $tracing/set_ftrace_notrace ''; }
+
+# --- tracepoints ----------------------------------------------------------------------------------
+
+tracepoints_can() { [ -e $tracing/events/enable ]; }
+tracepoints_begin() {
+	put $tracing/tracing_on 0
+	put $tracing/buffer_size_kb 16
+}
+tracepoints_round() {
+	local events=$tracing/events
+	[ $((round % 20)) = 10 ] || events=$events/$(nth "$round" \
+		sched kmem block irq timer workqueue signal task cgroup raw_syscalls rcu writeback)
+	[ -e "$events/enable" ] || return 0
+	put "$events/enable" 1
+	pause
+	put "$events/enable" 0
+}
+tracepoints_end() { :; }
+
+# --- kprobes --------------------------------------------------------------------------------------
+
+# Where an instruction begins within a function: the kernel refuses all else.
+inside() {
+	local offset=6
+	while [ $offset -lt 60 ]; do
+		if echo "p:churn/try $1+$offset" 2>/dev/null >>$tracing/kprobe_events; then
+			add $tracing/kprobe_events '-:churn/try'
+			echo "$1+$offset"
+			return
+		fi
+		offset=$((offset + 1))
+	done
+}
+kprobes_can() { [ -e $tracing/kprobe_events ]; }
+kprobes_begin() {
+	inside_mkdir=$(inside vfs_mkdir)
+	inside_rmdir=$(inside vfs_rmdir)
+	[ -n "$inside_mkdir" ] || fail "no kprobe goes into vfs_mkdir"
+}
+kprobes_round() {
+	add $tracing/kprobe_events 'p:churn/at_start vfs_mkdir'
+	add $tracing/kprobe_events 'r:churn/at_return vfs_rmdir'
+	add $tracing/kprobe_events "p:churn/within $inside_mkdir"
+	[ -z "$inside_rmdir" ] || add $tracing/kprobe_events "p:churn/within_too $inside_rmdir"
+	put $tracing/events/churn/enable 1
+	mkdir /tmp/probed
+	pause
+	# Those within a function become jumps after some ticks, and int3 again with this.
+	[ $((round % 3)) != 1 ] || put /proc/sys/debug/kprobes-optimization 0
+	[ $((round % 5)) != 2 ] || put /sys/kernel/debug/kprobes/enabled 0
+	rmdir /tmp/probed
+	pause
+	put /sys/kernel/debug/kprobes/enabled 1
+	put /proc/sys/debug/kprobes-optimization 1
+	put $tracing/events/churn/enable 0
+	for event in at_start at_return within within_too; do
+		[ ! -e $tracing/events/churn/$event ] || add $tracing/kprobe_events "-:churn/$event"
+	done
+}
+kprobes_end() { :; }
+
+# --- fprobes --------------------------------------------------------------------------------------
+
+fprobes_can() { grep -qs '^[[:space:]]*f\[:' $tracing/README; }
+fprobes_begin() { :; }
+fprobes_round() {
+	add $tracing/dynamic_events 'f:fchurn/at_start vfs_rename'
+	add $tracing/dynamic_events 'f:fchurn/at_return vfs_unlink%return'
+	put $tracing/events/fchurn/enable 1
+	: >/tmp/fprobed.1
+	mv /tmp/fprobed.1 /tmp/fprobed.2
+	pause
+	rm /tmp/fprobed.2
+	put $tracing/events/fchurn/enable 0
+	add $tracing/dynamic_events '-:fchurn/at_start'
+	add $tracing/dynamic_events '-:fchurn/at_return'
+}
+fprobes_end() { :; }
+
+# --- programs of BPF ------------------------------------------------------------------------------
+
+bpf_can() { [ -e /lab/watch_churn ]; }
+bpf_begin() { :; }
+bpf_round() {
+	RINGFENCE_ATTACH_ROUNDS=3 /lab/watch_churn --ignored --exact --nocapture \
+		programs_attach_and_detach >/run/churn/bpf.out 2>&1 || fail "$(cat /run/churn/bpf.out)"
+	pause
+}
+bpf_end() { :; }
+
+# --- modules --------------------------------------------------------------------------------------
+
+modules_can() { [ -s /lab/churn-modules ]; }
+# /lab/churn-modules has their names: none of them needs another.
+modules_begin() { :; }
+modules_round() {
+	local name
+	name=$(nth "$round" $(cat /lab/churn-modules))
+	rmmod "$name" || fail "rmmod $name"
+	pause
+	insmod "/lab/modules/$(grep -x "$(echo "$name" | sed 's/_/[_-]/g').ko" /lab/modules/order)" ||
+		fail "insmod $name"
+	pause
+}
+modules_end() { :; }
+
+# --- CPUs -----------------------------------------------------------------------------------------
+
+cpus_can() { [ -e /sys/devices/system/cpu/cpu1/online ]; }
+cpus_begin() { :; }
+cpus_round() {
+	put /sys/devices/system/cpu/cpu1/online 0
+	[ $((round % 4)) = 0 ] || pause
+	put /sys/devices/system/cpu/cpu1/online 1
+	pause
+	pause
+}
+cpus_end() { :; }
+
+# --- KFENCE ---------------------------------------------------------------------------------------
+
+kfence_can() { [ -e /sys/module/kfence/parameters/sample_interval ]; }
+kfence_begin() { :; }
+kfence_round() {
+	put /sys/module/kfence/parameters/sample_interval "$(nth "$round" 1 10 100)"
+	pause
+	put /sys/module/kfence/parameters/sample_interval 0
+	pause
+}
+kfence_end() { :; }
+
+# --- a livepatch ----------------------------------------------------------------------------------
+
+livepatch_can() { [ -e /lab/livepatch_abuse.ko ] && [ -e /sys/kernel/livepatch ]; }
+livepatch_begin() { :; }
+livepatch_round() {
+	local patch=/sys/kernel/livepatch/livepatch_abuse waited=0
+	insmod /lab/livepatch_abuse.ko seconds=3600 || fail insmod
+	# All tasks leave the function before it is on, or off.
+	while [ "$(cat $patch/transition)" = 1 ]; do sleep 0.2; done
+	pause
+	put $patch/enabled 0
+	until rmmod livepatch_abuse 2>/run/churn/livepatch.out; do
+		waited=$((waited + 1))
+		[ $waited -lt 300 ] || fail "$(cat /run/churn/livepatch.out)"
+		sleep 0.2
+	done
+	pause
+}
+livepatch_end() { :; }
+
+# --- keys of static calls and jump labels that have a switch of their own -------------------------
+
+preempt=/sys/kernel/debug/sched/preempt
+switches_can() { [ -e /proc/sys/kernel/sched_schedstats ]; }
+# The mode in force is in parentheses.
+switches_begin() { [ ! -e $preempt ] || preempt_before=$(sed 's/.*(//; s/).*//' $preempt); }
+switches_round() {
+	put /proc/sys/kernel/sched_schedstats 1
+	put /proc/sys/kernel/task_delayacct 1
+	[ ! -e $preempt ] || put $preempt "$(nth "$round" $(tr -d '()' <$preempt))"
+	pause
+	put /proc/sys/kernel/sched_schedstats 0
+	put /proc/sys/kernel/task_delayacct 0
+	pause
+}
+switches_end() { [ ! -e $preempt ] || put $preempt "$preempt_before"; }
+
+# --------------------------------------------------------------------------------------------------
+
+if [ "${2-}" = can ]; then
+	"${kind}_can"
+	exit
+fi
+mkdir -p /run/churn
+"${kind}_begin"
+while [ ! -e /run/churn/stop ]; do
+	"${kind}_round"
+	round=$((round + 1))
+	echo "$round" >"/run/churn/$kind"
+done
+"${kind}_end"
