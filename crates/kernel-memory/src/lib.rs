@@ -6,6 +6,7 @@
 //! guard's checks) knows only this trait, so the same check runs live and on a dump.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod address_map;
 mod error;
 mod fake;
 mod kernel;
@@ -21,6 +22,7 @@ mod xarray;
 
 use std::ops::ControlFlow;
 
+pub use address_map::{AddressMap, AddressSet};
 pub use error::AccessError;
 pub use fake::FakeMemory;
 pub use kernel::Kernel;
@@ -121,5 +123,29 @@ pub trait KernelMemory {
                 self.read(*address, &mut bytes).map(|()| bytes)
             })
             .collect()
+    }
+
+    /// Reads many ranges and hands each over with its position in `ranges`, in their order, without a
+    /// copy where the source allows it. Sources that can read many in one go override it. Fails only
+    /// where the source does; ranges that were not handed over until then are not.
+    ///
+    /// The bytes are valid only during the call. A visitor had better not read memory itself: a source
+    /// may need as much again for that.
+    fn visit_many(
+        &self,
+        ranges: &[(u64, u32)],
+        visitor: &mut dyn FnMut(usize, Result<&[u8], ReadError>),
+    ) -> Result<(), ReadError> {
+        let mut buffer = Vec::new();
+        for (index, (address, length)) in ranges.iter().enumerate() {
+            buffer.clear();
+            buffer.resize(*length as usize, 0);
+            match self.read(*address, &mut buffer) {
+                Ok(()) => visitor(index, Ok(&buffer)),
+                Err(error @ ReadError::Unreadable { .. }) => visitor(index, Err(error)),
+                Err(error @ ReadError::Source { .. }) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
