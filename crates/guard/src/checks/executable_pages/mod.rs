@@ -15,6 +15,7 @@
 
 mod carve;
 mod filler;
+mod known;
 mod regions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +41,9 @@ const PAUSE: Duration = Duration::from_millis(3);
 
 /// Findings of one run: pages that a rootkit mapped are few, a misread table gives thousands.
 const MOST_FINDINGS: usize = 32;
+
+/// No more of one stretch is looked at.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// What is wrong with executable memory somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +94,7 @@ pub struct ExecutablePages {
     filters: BTreeMap<u64, u64>,
     /// Digests of what lies behind ftrace trampolines, by trampoline.
     tails: BTreeMap<(u64, u64), u64>,
+    known: known::Known,
 }
 
 impl Check for ExecutablePages {
@@ -120,6 +125,7 @@ impl Check for ExecutablePages {
         let tables = PageTables::new(kernel.memory, root, map);
         let mut hooks = BTreeMap::new();
         let mut unseen = BTreeSet::new();
+        self.known.begin();
         let faults = looks::lasting(PAUSE, || self.look(kernel, &tables, &mut hooks, &mut unseen))?;
         outcome.reduced.extend(unseen);
         outcome.hooks.extend(hooks.into_values());
@@ -233,13 +239,13 @@ impl ExecutablePages {
         hooks: &mut BTreeMap<u64, Hook>,
         faults: &mut BTreeSet<(Fault, u64)>,
     ) {
-        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let Ok(bytes) = kernel.bytes_at(range.start, length.min(64 << 20)) else {
+        let range = range.start..range.end.min(range.start.saturating_add(MOST_BYTES));
+        let next = behind.filter(|region| region.kind == Kind::Bpf).map(|region| &region.range);
+        let Ok(strangers) = self.known.strangers(kernel.memory, &range, next) else {
             faults.insert((Fault::NoOwner, range.start));
             return;
         };
-        let next = behind.filter(|region| region.kind == Kind::Bpf).map(|region| &region.range);
-        for stretch in filler::strangers(&bytes, range.start, next) {
+        for stretch in strangers {
             match stretch {
                 Stretch::Foreign(address) => _ = faults.insert((Fault::NoOwner, address)),
                 Stretch::Unlisted { code, end } => {
