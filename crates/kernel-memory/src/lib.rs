@@ -74,6 +74,9 @@ pub enum Piece<'a> {
     },
 }
 
+/// What [`KernelMemory::visit_many`] hands ranges to: the position of each, and its bytes.
+pub type RangeVisitor<'v> = dyn FnMut(usize, Result<&[u8], ReadError>) + 'v;
+
 /// A source of kernel virtual memory.
 pub trait KernelMemory {
     /// What the source is called in reports: `inline load`, `helper`, `kcore`, `image file`.
@@ -134,7 +137,7 @@ pub trait KernelMemory {
     fn visit_many(
         &self,
         ranges: &[(u64, u32)],
-        visitor: &mut dyn FnMut(usize, Result<&[u8], ReadError>),
+        visitor: &mut RangeVisitor<'_>,
     ) -> Result<(), ReadError> {
         let mut buffer = Vec::new();
         for (index, (address, length)) in ranges.iter().enumerate() {

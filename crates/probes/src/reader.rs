@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
-use kernel_memory::{KernelMemory, Piece, ReadError};
+use kernel_memory::{KernelMemory, Piece, RangeVisitor, ReadError};
 
 use crate::error::ProbeError;
 use crate::kernel_types;
@@ -180,7 +180,7 @@ impl KernelMemory for LiveReader {
     fn visit_many(
         &self,
         ranges: &[(u64, u32)],
-        visitor: &mut dyn FnMut(usize, Result<&[u8], ReadError>),
+        visitor: &mut RangeVisitor<'_>,
     ) -> Result<(), ReadError> {
         self.with_window(|window| {
             let mut first = 0;
@@ -216,7 +216,7 @@ impl LiveReader {
         window: &mut Window,
         first: usize,
         taken: &[(u64, u32)],
-        visitor: &mut dyn FnMut(usize, Result<&[u8], ReadError>),
+        visitor: &mut RangeVisitor<'_>,
     ) -> Result<(), ReadError> {
         let (mut slot, mut filled) = (0, 0);
         for (index, (address, length)) in (first..).zip(taken) {
@@ -256,7 +256,7 @@ impl LiveReader {
         window: &mut Window,
         index: usize,
         ranges: &[(u64, u32)],
-        visitor: &mut dyn FnMut(usize, Result<&[u8], ReadError>),
+        visitor: &mut RangeVisitor<'_>,
     ) -> Result<(), ReadError> {
         let Some((start, length)) = ranges.first().copied() else { return Ok(()) };
         let end = start.saturating_add(length.into());
