@@ -9,48 +9,83 @@ const NEAR: u64 = 256;
 /// No more than this in one range, so that one unreadable page costs little.
 const LONG: u64 = 4096;
 
-/// Reads `places`, which are address and length in order of address, and hands over each that
-/// could be read, with its index.
-pub(crate) fn read_each(
-    memory: &dyn KernelMemory,
-    places: &[(u64, u32)],
-    found: &mut dyn FnMut(usize, &[u8]),
-) {
-    let mut ranges: Vec<(u64, u32)> = Vec::new();
-    let mut range_of: Vec<usize> = Vec::with_capacity(places.len());
-    for (address, length) in places {
-        let end = address.saturating_add(u64::from(*length));
-        match ranges.last_mut() {
-            Some((start, long))
-                if *address >= *start
-                    && *address <= start.saturating_add(u64::from(*long) + NEAR)
-                    && end - *start <= LONG =>
-            {
-                *long = (*long).max((end - *start) as u32);
-            }
-            _ => ranges.push((*address, *length)),
+/// Places that are read again and again: which ranges they are in is found out once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Places {
+    ranges: Vec<(u64, u32)>,
+    /// In order, so that those of one range follow one another.
+    places: Vec<InRange>,
+}
+
+/// A place within a range.
+#[derive(Clone, Copy, Debug)]
+struct InRange {
+    range: u32,
+    offset: u32,
+    length: u32,
+}
+
+impl Places {
+    /// `places` are address and length, in order of address.
+    pub(crate) fn of(places: impl IntoIterator<Item = (u64, u32)>) -> Self {
+        let mut this = Self::default();
+        for (address, length) in places {
+            let end = address.saturating_add(u64::from(length));
+            let start = match this.ranges.last_mut() {
+                Some((start, long))
+                    if address >= *start
+                        && address <= start.saturating_add(u64::from(*long) + NEAR)
+                        && end - *start <= LONG =>
+                {
+                    *long = (*long).max((end - *start) as u32);
+                    *start
+                }
+                _ => {
+                    this.ranges.push((address, length));
+                    address
+                }
+            };
+            let range = (this.ranges.len() - 1) as u32;
+            this.places.push(InRange { range, offset: (address - start) as u32, length });
         }
-        range_of.push(ranges.len() - 1);
+        this
     }
-    let read = memory.read_many(&ranges);
-    for (index, ((address, length), range)) in places.iter().zip(range_of).enumerate() {
-        let Some((start, _)) = ranges.get(range) else { continue };
-        let offset = (address - start) as usize;
-        match read.get(range) {
-            Some(Ok(bytes)) => {
-                if let Some(bytes) = bytes.get(offset..offset + *length as usize) {
-                    found(index, bytes);
+
+    /// Reads all and hands over each that could be read, with its index. Those that had to be read by
+    /// themselves, because a neighbour is unreadable, come after the others.
+    pub(crate) fn visit(
+        &self,
+        memory: &dyn KernelMemory,
+        found: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<(), ReadError> {
+        let mut next = 0;
+        let mut alone = Vec::new();
+        memory.visit_many(&self.ranges, &mut |range, bytes| {
+            while let Some(place) = self.places.get(next).filter(|one| one.range as usize == range)
+            {
+                let offset = place.offset as usize;
+                match bytes.as_ref() {
+                    Ok(bytes) => {
+                        if let Some(bytes) = bytes.get(offset..offset + place.length as usize) {
+                            found(next, bytes);
+                        }
+                    }
+                    Err(_) => alone.push(next),
                 }
+                next += 1;
             }
-            // One of its neighbours may be unreadable; by itself it may be readable still.
-            Some(Err(ReadError::Unreadable { .. })) => {
-                let mut bytes = vec![0; *length as usize];
-                if memory.read(*address, &mut bytes).is_ok() {
-                    found(index, &bytes);
-                }
+        })?;
+        for index in alone {
+            let Some(place) = self.places.get(index) else { continue };
+            let Some((start, _)) = self.ranges.get(place.range as usize) else { continue };
+            let mut bytes = vec![0; place.length as usize];
+            match memory.read(start.wrapping_add(place.offset.into()), &mut bytes) {
+                Ok(()) => found(index, &bytes),
+                Err(ReadError::Unreadable { .. }) => {}
+                Err(error @ ReadError::Source { .. }) => return Err(error),
             }
-            Some(Err(ReadError::Source { .. })) | None => {}
         }
+        Ok(())
     }
 }
 
@@ -94,7 +129,10 @@ mod tests {
     fn each_place_gets_its_own_bytes_and_the_unreadable_none() {
         let places = [(0x1010, 2), (0x1010, 5), (0x1020, 4), (0x1ffe, 2), (0x2000, 4), (0x3001, 1)];
         let mut seen = Vec::new();
-        read_each(&Counting, &places, &mut |index, bytes| seen.push((index, bytes.to_vec())));
+        let batch = Places::of(places);
+        assert_eq!((batch.places.len(), batch.ranges.len()), (6, 3));
+        batch.visit(&Counting, &mut |index, bytes| seen.push((index, bytes.to_vec()))).unwrap();
+        seen.sort();
         let expected: Vec<(usize, Vec<u8>)> = [0, 1, 2, 3, 5]
             .map(|index| {
                 let (address, length) = places[index];

@@ -4,9 +4,9 @@
 //! Typed access asks memory once for each field. A check that looks at a thousand tasks names the
 //! fields it needs beforehand instead, and gets them with one question to the source.
 
-use std::collections::HashMap;
+use std::rc::Rc;
 
-use kernel_memory::{AccessError, Kernel};
+use kernel_memory::{AccessError, AddressMap, Kernel};
 
 /// Which bytes of a type hold the fields asked for.
 #[derive(Clone, Debug)]
@@ -23,7 +23,9 @@ pub struct Record<'f> {
     fields: &'f Fields,
     /// The object's address.
     pub address: u64,
-    bytes: Vec<u8>,
+    /// What was read of all objects in one go, and where this one begins in it.
+    bytes: Rc<Vec<u8>>,
+    at: usize,
 }
 
 impl Fields {
@@ -49,15 +51,22 @@ impl Fields {
             .iter()
             .map(|address| (address.wrapping_add(self.start), self.length))
             .collect();
-        kernel
-            .memory
-            .read_many(&ranges)
-            .into_iter()
-            .zip(addresses)
-            .map(|(bytes, address)| {
-                Some(Record { fields: self, address: *address, bytes: bytes.ok()? })
-            })
-            .collect()
+        let mut all = Vec::with_capacity(addresses.len() * self.length as usize);
+        let mut places = vec![None; addresses.len()];
+        let read = kernel.memory.visit_many(&ranges, &mut |index, bytes| {
+            if let (Ok(bytes), Some(place)) = (bytes, places.get_mut(index)) {
+                *place = Some(all.len());
+                all.extend_from_slice(bytes);
+            }
+        });
+        if read.is_err() {
+            places.fill(None);
+        }
+        let bytes = Rc::new(all);
+        let record = |(address, at): (&u64, Option<usize>)| {
+            Some(Record { fields: self, address: *address, bytes: Rc::clone(&bytes), at: at? })
+        };
+        addresses.iter().zip(places).map(record).collect()
     }
 
     /// Reads the fields of many objects that lie close together: all of the range that they span, if
@@ -79,10 +88,10 @@ impl Fields {
         let Ok(all) = kernel.bytes_at(first, span as usize) else {
             return self.read(kernel, addresses);
         };
+        let bytes = Rc::new(all);
         let record = |address: &u64| {
-            let offset = (address - lowest) as usize;
-            let bytes = all.get(offset..offset + self.length as usize)?.to_vec();
-            Some(Record { fields: self, address: *address, bytes })
+            let at = (address - lowest) as usize;
+            Some(Record { fields: self, address: *address, bytes: Rc::clone(&bytes), at })
         };
         addresses.iter().map(record).collect()
     }
@@ -100,7 +109,7 @@ impl Fields {
 /// anew only for those that came since. The links are those read now, never remembered ones.
 #[derive(Debug, Default)]
 pub struct Chains {
-    members: HashMap<u64, Vec<u64>>,
+    members: AddressMap<Vec<u64>>,
 }
 
 /// How to follow a list.
@@ -127,25 +136,33 @@ impl Chains {
         fields: &'f Fields,
         chain: Chain,
     ) -> Result<Vec<Record<'f>>, u64> {
-        let before = self.members.remove(&chain.head).unwrap_or_default();
-        let mut known: HashMap<u64, Record<'f>> = fields
-            .read(kernel, &before)
-            .into_iter()
-            .flatten()
-            .map(|record| (record.address, record))
-            .collect();
-        let mut records = Vec::with_capacity(before.len());
+        let mut members = self.members.remove(&chain.head).unwrap_or_default();
+        let mut known = fields.read(kernel, &members);
+        // Where those are that did not come in the order of before.
+        let mut elsewhere: Option<AddressMap<usize>> = None;
+        let mut records: Vec<Record<'f>> = Vec::with_capacity(members.len());
+        let mut next = 0;
         let mut link = kernel.u64_at(chain.head).map_err(|_| chain.head)?;
         while link != chain.end {
             let address = link.wrapping_sub(chain.link);
-            let record = known.remove(&address).or_else(|| fields.read_one(kernel, address));
+            if members.get(next) != Some(&address) {
+                let places =
+                    elsewhere.get_or_insert_with(|| members.iter().copied().zip(0..).collect());
+                // One that came since is followed by the one that would have come in its place.
+                next = places.get(&address).copied().unwrap_or(next.wrapping_sub(1));
+            }
+            let is_next = members.get(next) == Some(&address);
+            let before = known.get_mut(next).filter(|_| is_next).and_then(Option::take);
+            let record = before.or_else(|| fields.read_one(kernel, address));
             let Some(record) = record.filter(|_| records.len() < chain.most) else {
                 return Err(link);
             };
             link = record.value(chain.next);
             records.push(record);
+            next = next.wrapping_add(1);
         }
-        let members = records.iter().map(|record| record.address).collect();
+        members.clear();
+        members.extend(records.iter().map(|record| record.address));
         self.members.insert(chain.head, members);
         Ok(records)
     }
@@ -155,7 +172,7 @@ impl Record<'_> {
     /// The bytes of the field at `position`; empty where there is no such field.
     pub fn bytes(&self, position: usize) -> &[u8] {
         let place = self.fields.members.get(position);
-        let range = place.map(|(offset, size)| *offset..offset + size);
+        let range = place.map(|(offset, size)| self.at + offset..self.at + offset + size);
         range.and_then(|range| self.bytes.get(range)).unwrap_or_default()
     }
 

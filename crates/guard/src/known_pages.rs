@@ -6,26 +6,20 @@
 //! equal once leaves a digest behind, and the next pass looks at the digest instead of the expected
 //! bytes. Half of what a pass takes from memory is saved by that.
 //!
-//! The digest is NH (Black, Halevi, Krawczyk, Krovetz, Rogaway: UMAC, CRYPTO '99) under a key of
-//! random words as long as the page: a page that differs has the digest of the expected one with a
-//! probability of at most 2^-32, whoever chose the difference, unless he knows the key. The key is
-//! drawn anew and all bytes are compared in each [`WHOLE`]th pass, so such luck would not last, and
-//! knowing the key takes reading this process, which could be changed as well then.
-
-use std::hash::{BuildHasher, RandomState};
+//! A page that differs has the digest of the expected one with a probability of at most 2^-32
+//! ([`crate::digest`]). The key is drawn anew and all bytes are compared in each [`WHOLE`]th pass, so
+//! such luck would not last. Parts of pages are compared as they are.
 
 use crate::compare::Differences;
-
-/// Bytes of a page, for which there is a digest; parts of pages are compared as they are.
-const PAGE: usize = 4096;
+use crate::digest::{Key, PAGE};
 
 /// Passes after which a key is used no longer.
-const WHOLE: u32 = 60;
+pub(crate) const WHOLE: u32 = 60;
 
 /// See the module. One is for one region.
 #[derive(Clone, Debug, Default)]
 pub struct KnownPages {
-    key: Vec<u64>,
+    key: Key,
     /// By page of the region; 0 for one that is not known.
     digests: Vec<u64>,
     passes: u32,
@@ -35,11 +29,16 @@ impl KnownPages {
     /// Begins a pass. Before the first, no page is known.
     pub fn begin(&mut self) {
         if self.passes.is_multiple_of(WHOLE) {
-            let random = RandomState::new();
-            self.key = (0..PAGE / size_of::<u64>()).map(|word| random.hash_one(word)).collect();
+            self.key = Key::draw();
             self.digests.clear();
         }
         self.passes = self.passes.wrapping_add(1);
+    }
+
+    /// Uses this key from now on. Nothing is known under it.
+    pub(crate) fn renew(&mut self, key: &Key) {
+        self.key = key.clone();
+        self.digests.clear();
     }
 
     /// Compares as [`Differences::compare`] does. `seen` was read at `address`, `offset` bytes after
@@ -61,7 +60,7 @@ impl KnownPages {
                 differences.compare(at, seen, expected);
                 continue;
             }
-            let digest = digest(seen, &self.key);
+            let digest = self.key.digest(seen);
             if digest != 0 && self.digests.get(page) == Some(&digest) {
                 continue;
             }
@@ -77,16 +76,6 @@ impl KnownPages {
             }
         }
     }
-}
-
-/// NH: the sum of products of neighbouring halves, each with its part of the key added.
-fn digest(page: &[u8], key: &[u64]) -> u64 {
-    let add = |word: u64, key: u64| (word as u32).wrapping_add(key as u32);
-    page.as_chunks::<8>().0.iter().zip(key).fold(0_u64, |sum, (word, key)| {
-        let word = u64::from_le_bytes(*word);
-        let product = u64::from(add(word, *key)) * u64::from(add(word >> 32, *key >> 32));
-        sum.wrapping_add(product)
-    })
 }
 
 #[cfg(test)]

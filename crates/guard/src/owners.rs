@@ -17,6 +17,9 @@ use crate::recover::Recovered;
 /// BPF images that one kernel can have; its list is not followed further.
 const MOST_IMAGES: usize = 1 << 20;
 
+/// More modules than any kernel has.
+const MOST_MODULES: usize = 1 << 16;
+
 /// Who owns code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
@@ -199,24 +202,41 @@ impl Owners {
             Ok(head) => head.address,
             Err(missing) => return self.note_modules(kernel, missing.0),
         };
-        for module in kernel.list(head, "module", "list") {
-            let Ok(module) = module else {
-                self.unseen.push("the list of modules changed while it was read".to_owned());
-                return;
-            };
-            let name = module.string("name").unwrap_or_default();
-            let layouts: [(&str, &str); 4] = [
-                ("mem[0].base", "mem[0].size"),
-                ("mem[4].base", "mem[4].size"),
-                ("core_layout.base", "core_layout.text_size"),
-                ("init_layout.base", "init_layout.text_size"),
-            ];
-            for (base, size) in layouts {
-                if let (Ok(base), Ok(size)) = (module.u64(base), module.u64(size)) {
-                    self.add(base, size, Owner::Module(name.clone()));
-                }
+        if self.walk_modules(kernel, recovered, head).is_none() {
+            self.unseen.push("the list of modules changed while it was read".to_owned());
+        }
+    }
+
+    fn walk_modules(
+        &mut self,
+        kernel: &Kernel<'_>,
+        recovered: &mut Recovered,
+        head: u64,
+    ) -> Option<()> {
+        const LAYOUTS: [(&str, &str); 4] = [
+            ("mem[0].base", "mem[0].size"),
+            ("mem[4].base", "mem[4].size"),
+            ("core_layout.base", "core_layout.text_size"),
+            ("init_layout.base", "init_layout.text_size"),
+        ];
+        let module = kernel.object("module", 0).ok()?;
+        let mut members = vec!["list.next", "name"];
+        for (base, size) in LAYOUTS {
+            if module.has(base) && module.has(size) {
+                members.extend([base, size]);
             }
         }
+        let fields = Fields::of(kernel, "module", &members).ok()?;
+        let link = kernel.offset_of("module", "list").ok()?;
+        let chain = Chain { head, link, next: 0, end: head, most: MOST_MODULES };
+        let walked = looks::settled(|| recovered.chains.walk(kernel, &fields, chain)).ok()?;
+        for record in &walked {
+            for base in (2..members.len()).step_by(2) {
+                let owner = Owner::Module(record.text(1));
+                self.add(record.value(base), record.value(base + 1), owner);
+            }
+        }
+        Some(())
     }
 
     /// A kernel without modules has nothing to be missed.

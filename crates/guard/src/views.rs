@@ -9,14 +9,12 @@ use std::collections::BTreeSet;
 use crate::check::Missing;
 
 /// A task as some interface shows it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskView {
     /// Process id (thread group id) in the initial pid namespace or in ours where we have another.
     pub tgid: u32,
     /// Thread id in the same namespace.
     pub tid: u32,
-    /// The thread's name.
-    pub comm: String,
 }
 
 /// A BPF program, map or link as some interface shows it.

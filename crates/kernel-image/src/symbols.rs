@@ -236,8 +236,10 @@ impl Symbols {
     pub fn containing(&self, address: u64) -> Option<(Symbol<'_>, u64)> {
         let after = self.entries.partition_point(|entry| entry.address <= address);
         let found = self.entries.get(after.checked_sub(1)?)?.address;
-        let first = self.entries.partition_point(|entry| entry.address < found);
-        Some((self.get(first)?, address - found))
+        // Few have the same address, but for the offsets of per-CPU variables.
+        let before = self.entries.get(..after).unwrap_or_default().iter().rev();
+        let same = before.take_while(|entry| entry.address == found).count();
+        Some((self.get(after - same)?, address - found))
     }
 
     /// The address of the first symbol above `address`: an upper bound of what stands there.

@@ -6,6 +6,7 @@
 //! guard's checks) knows only this trait, so the same check runs live and on a dump.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod address_map;
 mod error;
 mod fake;
 mod kernel;
@@ -21,6 +22,7 @@ mod xarray;
 
 use std::ops::ControlFlow;
 
+pub use address_map::{AddressMap, AddressSet};
 pub use error::AccessError;
 pub use fake::FakeMemory;
 pub use kernel::Kernel;
@@ -72,6 +74,9 @@ pub enum Piece<'a> {
     },
 }
 
+/// What [`KernelMemory::visit_many`] hands ranges to: the position of each, and its bytes.
+pub type RangeVisitor<'v> = dyn FnMut(usize, Result<&[u8], ReadError>) + 'v;
+
 /// A source of kernel virtual memory.
 pub trait KernelMemory {
     /// What the source is called in reports: `inline load`, `helper`, `kcore`, `image file`.
@@ -121,5 +126,29 @@ pub trait KernelMemory {
                 self.read(*address, &mut bytes).map(|()| bytes)
             })
             .collect()
+    }
+
+    /// Reads many ranges and hands each over with its position in `ranges`, in their order, without a
+    /// copy where the source allows it. Sources that can read many in one go override it. Fails only
+    /// where the source does; ranges that were not handed over until then are not.
+    ///
+    /// The bytes are valid only during the call. A visitor had better not read memory itself: a source
+    /// may need as much again for that.
+    fn visit_many(
+        &self,
+        ranges: &[(u64, u32)],
+        visitor: &mut RangeVisitor<'_>,
+    ) -> Result<(), ReadError> {
+        let mut buffer = Vec::new();
+        for (index, (address, length)) in ranges.iter().enumerate() {
+            buffer.clear();
+            buffer.resize(*length as usize, 0);
+            match self.read(*address, &mut buffer) {
+                Ok(()) => visitor(index, Ok(&buffer)),
+                Err(error @ ReadError::Unreadable { .. }) => visitor(index, Err(error)),
+                Err(error @ ReadError::Source { .. }) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }

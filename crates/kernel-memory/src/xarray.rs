@@ -7,7 +7,7 @@
 //! is a number. Everything else is a pointer.
 
 use crate::lists::KERNEL_HALF;
-use crate::{AccessError, Kernel};
+use crate::{AccessError, Kernel, ReadError};
 
 /// Nodes that one walk visits at most. With 16 slots or more in each they hold 16 million entries.
 const MAX_VISITED: usize = 1 << 20;
@@ -45,6 +45,39 @@ impl Layout {
             bits: count.max(1).ilog2(),
         })
     }
+
+    /// Takes the entries out of a node whose first slot has the index `base` and whose shift must
+    /// stay below `below`; gives the nodes below it.
+    fn node(
+        &self,
+        bytes: &[u8],
+        (base, below): (u64, u32),
+        entries: &mut Vec<(u64, u64)>,
+        nodes: &mut Vec<(u64, u64, u32)>,
+    ) -> Result<(), &'static str> {
+        let shift = u32::from(bytes.get(self.shift).copied().unwrap_or(u8::MAX));
+        if shift >= below || shift % self.bits.max(1) != 0 {
+            return Err("the shift of the node does not fit its place in the tree");
+        }
+        let slots = bytes.get(self.slots..).unwrap_or_default().as_chunks::<8>().0;
+        for (slot, word) in slots.iter().take(self.count).enumerate() {
+            let entry = u64::from_le_bytes(*word);
+            let index = base.wrapping_add((slot as u64) << shift);
+            if is_node(entry) {
+                if shift == 0 {
+                    return Err("a node of the lowest level has nodes below it");
+                }
+                nodes.push((entry, index, shift));
+            } else if entry != 0 && !is_internal(entry) {
+                entries.push((index, entry));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(node: u64, cause: ReadError) -> AccessError {
+    AccessError::Unreadable { what: "struct xa_node".to_owned(), address: node, cause }
 }
 
 impl<'a> Kernel<'a> {
@@ -67,48 +100,44 @@ impl<'a> Kernel<'a> {
             at,
             reason,
         };
-        let mut bytes = vec![0; layout.size];
         let mut visited = 0;
-        // Nodes yet to visit: entry, index of its first slot, and what its shift must stay below.
-        let mut pending = vec![(head, 0_u64, 64_u32)];
-        while let Some((entry, base, below)) = pending.pop() {
-            if !is_node(entry) {
-                continue;
+        // Nodes to visit: entry, index of its first slot, and what its shift must stay below. All of
+        // one level are read with one question.
+        let mut level = vec![(head, 0_u64, 64_u32)];
+        let mut ranges: Vec<(u64, u32)> = Vec::new();
+        loop {
+            level.retain(|(entry, ..)| is_node(*entry));
+            if level.is_empty() {
+                break;
             }
-            let node = entry - 2;
-            if node < KERNEL_HALF {
-                return Err(wrong(node, "the node is not an address of the kernel"));
+            ranges.clear();
+            ranges.extend(level.iter().map(|(entry, ..)| (entry - 2, layout.size as u32)));
+            if let Some((node, _)) = ranges.iter().find(|(node, _)| *node < KERNEL_HALF) {
+                return Err(wrong(*node, "the node is not an address of the kernel"));
             }
-            visited += 1;
+            visited += level.len();
             if visited > MAX_VISITED {
-                return Err(wrong(node, "it has more than 1,048,576 nodes"));
+                return Err(wrong(head - 2, "it has more than 1,048,576 nodes"));
             }
-            self.read_into("struct xa_node", node, &mut bytes)?;
-            let shift = u32::from(bytes.get(layout.shift).copied().unwrap_or(u8::MAX));
-            if shift >= below || shift % layout.bits.max(1) != 0 {
-                return Err(wrong(
-                    node,
-                    "the shift of the node does not fit its place in the tree",
-                ));
-            }
-            let slots = bytes.get(layout.slots..).unwrap_or_default().as_chunks::<8>().0;
-            let first_child = pending.len();
-            for (slot, word) in slots.iter().take(layout.count).enumerate() {
-                let entry = u64::from_le_bytes(*word);
-                let index = base.wrapping_add((slot as u64) << shift);
-                if is_node(entry) {
-                    if shift == 0 {
-                        return Err(wrong(node, "a node of the lowest level has nodes below it"));
-                    }
-                    pending.push((entry, index, shift));
-                } else if entry != 0 && !is_internal(entry) {
-                    entries.push((index, entry));
-                }
-            }
-            // The last one pushed is visited next, and low indices must come first.
-            pending.get_mut(first_child..).unwrap_or_default().reverse();
+            let mut next = Vec::new();
+            let mut outcome = Ok(());
+            let read = self.memory.visit_many(&ranges, &mut |index, bytes| {
+                let (Some((entry, base, below)), true) = (level.get(index), outcome.is_ok()) else {
+                    return;
+                };
+                let node = entry - 2;
+                outcome = match bytes {
+                    Ok(bytes) => layout
+                        .node(bytes, (*base, *below), &mut entries, &mut next)
+                        .map_err(|reason| wrong(node, reason)),
+                    Err(cause) => Err(unreadable(node, cause)),
+                };
+            });
+            outcome?;
+            read.map_err(|cause| unreadable(head - 2, cause))?;
+            level = next;
         }
-        // Entries of several indices stand above the lowest level, beside nodes.
+        // Nodes were visited level by level.
         entries.sort_by_key(|entry| entry.0);
         Ok(entries)
     }

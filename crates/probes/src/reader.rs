@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
-use kernel_memory::{KernelMemory, Piece, ReadError};
+use kernel_memory::{KernelMemory, Piece, RangeVisitor, ReadError};
 
 use crate::error::ProbeError;
 use crate::kernel_types;
@@ -166,31 +166,41 @@ impl KernelMemory for LiveReader {
     }
 
     fn read_many(&self, ranges: &[(u64, u32)]) -> Vec<Result<Vec<u8>, ReadError>> {
-        let mut batch = Batch::default();
-        let mut results: Vec<Result<Vec<u8>, ReadError>> = Vec::with_capacity(ranges.len());
-        let outcome = self.with_window(|window| {
-            for (index, (address, length)) in ranges.iter().enumerate() {
-                results.push(Ok(vec![0; *length as usize]));
-                let length = u64::from(*length);
-                let end = address.checked_add(length).filter(|end| *end <= u64::MAX - PAGE);
-                let Some(end) = end else {
-                    set(&mut results, index, self.unreadable(*address));
-                    continue;
-                };
-                for page in pages(*address, end) {
-                    if !batch.add(window, index, *address, page) {
-                        self.flush(window, &mut batch, &mut results)?;
-                        batch.add(window, index, *address, page);
-                    }
-                }
-            }
-            self.flush(window, &mut batch, &mut results)
+        let mut results = Vec::with_capacity(ranges.len());
+        let outcome = self.visit_many(ranges, &mut |_, bytes| {
+            results.push(bytes.map(<[u8]>::to_vec));
         });
-        if let Err(error) = outcome {
-            // Nothing is known of those that were not flushed; better to fail all than some.
-            return ranges.iter().map(|_| Err(error.clone())).collect();
+        match outcome {
+            Ok(()) => results,
+            // Nothing is known of those that were not handed over; better to fail all than some.
+            Err(error) => ranges.iter().map(|_| Err(error.clone())).collect(),
         }
-        results
+    }
+
+    fn visit_many(
+        &self,
+        ranges: &[(u64, u32)],
+        visitor: &mut RangeVisitor<'_>,
+    ) -> Result<(), ReadError> {
+        self.with_window(|window| {
+            let mut first = 0;
+            while let Some(rest) = ranges.get(first..).filter(|rest| !rest.is_empty()) {
+                let (taken, requests) = fill(window, rest);
+                if taken == 0 {
+                    // Longer than a window.
+                    self.visit_long(window, first, rest, visitor)?;
+                    first += 1;
+                    continue;
+                }
+                if requests > 0 {
+                    self.call(window, requests)?;
+                }
+                let taken = rest.get(..taken).unwrap_or_default();
+                self.hand_over(window, first, taken, visitor)?;
+                first += taken.len();
+            }
+            Ok(())
+        })
     }
 }
 
@@ -199,92 +209,130 @@ impl LiveReader {
         ReadError::Unreadable { address, through: self.name() }
     }
 
-    fn flush(
+    /// Hands over what a call has read: the same ranges as [`fill`] took, so each stands where it was
+    /// put by that.
+    fn hand_over(
         &self,
         window: &mut Window,
-        batch: &mut Batch,
-        results: &mut [Result<Vec<u8>, ReadError>],
+        first: usize,
+        taken: &[(u64, u32)],
+        visitor: &mut RangeVisitor<'_>,
     ) -> Result<(), ReadError> {
-        if batch.parts.is_empty() {
-            return Ok(());
-        }
-        self.call(window, batch.parts.len())?;
-        for (slot, part) in batch.parts.iter().enumerate() {
-            match window.requests().get(slot).map(|request| request.status) {
-                Some(DONE) => {
-                    let bytes = window.output().get(part.position..part.position + part.length);
-                    let into = results.get_mut(part.range).and_then(|result| result.as_mut().ok());
-                    // A range of which an earlier page was unreadable has failed already.
-                    let into = into
-                        .and_then(|buffer| buffer.get_mut(part.offset..part.offset + part.length));
-                    if let (Some(into), Some(bytes)) = (into, bytes) {
-                        into.copy_from_slice(bytes);
+        let (mut slot, mut filled) = (0, 0);
+        for (index, (address, length)) in (first..).zip(taken) {
+            let Some(need) = Need::of(*address, *length) else {
+                visitor(index, Err(self.unreadable(*address)));
+                continue;
+            };
+            let mut missing = None;
+            for page in 0..need.pages {
+                match window.requests().get(slot + page).map(|request| request.status) {
+                    Some(DONE) => {}
+                    Some(UNREADABLE) => {
+                        let in_page = (address & !(PAGE - 1)) + PAGE * page as u64;
+                        missing = Some(in_page.max(*address));
+                        break;
+                    }
+                    other => {
+                        return Err(self.failed(format!("status {other:?} for {address:#x}")));
                     }
                 }
-                Some(UNREADABLE) => set(results, part.range, self.unreadable(part.address)),
-                other => {
-                    return Err(self.failed(format!("status {other:?} for {:#x}", part.address)));
-                }
             }
+            let start = filled + (address % 8) as usize;
+            let bytes = window.output().get(start..start + *length as usize);
+            match missing {
+                Some(missing) => visitor(index, Err(self.unreadable(missing))),
+                None => visitor(index, Ok(bytes.unwrap_or_default())),
+            }
+            slot += need.pages;
+            filled += need.bytes;
         }
-        batch.parts.clear();
-        batch.filled = 0;
+        Ok(())
+    }
+
+    /// Reads the first of these ranges, which does not fit into a window, into memory of its own.
+    fn visit_long(
+        &self,
+        window: &mut Window,
+        index: usize,
+        ranges: &[(u64, u32)],
+        visitor: &mut RangeVisitor<'_>,
+    ) -> Result<(), ReadError> {
+        let Some((start, length)) = ranges.first().copied() else { return Ok(()) };
+        let end = start.saturating_add(length.into());
+        let mut all = Vec::with_capacity(length as usize);
+        let mut missing = None;
+        let mut from = start;
+        while from < end && missing.is_none() {
+            let to = (from & !(PAGE - 1)).saturating_add(STEP).min(end);
+            let _ = self.visit_batch(window, from, to, &mut |piece| {
+                match piece {
+                    Piece::Bytes { bytes, .. } => all.extend_from_slice(bytes),
+                    Piece::Unreadable { address, .. } => {
+                        missing = Some(address);
+                        return ControlFlow::Break(());
+                    }
+                }
+                ControlFlow::Continue(())
+            })?;
+            from = to;
+        }
+        match missing {
+            Some(missing) => visitor(index, Err(self.unreadable(missing))),
+            None => visitor(index, Ok(&all)),
+        }
         Ok(())
     }
 }
 
-/// Marks a range as failed, unless it has failed at an earlier address.
-fn set(results: &mut [Result<Vec<u8>, ReadError>], index: usize, error: ReadError) {
-    if let Some(result) = results.get_mut(index).filter(|result| result.is_ok()) {
-        *result = Err(error);
+/// What a range takes of a window.
+struct Need {
+    /// Pages that it lies in, each of which is a request.
+    pages: usize,
+    /// The bytes of the aligned words that cover it. Those of its pages stand one after the other, as
+    /// pages end where words end.
+    bytes: usize,
+}
+
+impl Need {
+    /// None for a range that wraps around the end of the address space, where nothing is.
+    fn of(start: u64, length: u32) -> Option<Self> {
+        let end = start.checked_add(length.into()).filter(|end| *end <= u64::MAX - PAGE)?;
+        if length == 0 {
+            return Some(Self { pages: 0, bytes: 0 });
+        }
+        let pages = ((end - 1) / PAGE - start / PAGE + 1) as usize;
+        let (first, after) = words_around((start, end));
+        Some(Self { pages, bytes: (after - first) as usize })
     }
 }
 
-/// The part of one range that lies in one page.
-#[derive(Debug)]
-struct Part {
-    range: usize,
-    /// Where it goes in the buffer of its range.
-    offset: usize,
-    address: u64,
-    /// Where its first byte is in the window, which may be inside a word.
-    position: usize,
-    length: usize,
-}
-
-/// Small reads gathered into one call.
-#[derive(Debug, Default)]
-struct Batch {
-    parts: Vec<Part>,
-    /// Bytes of the window that are taken.
-    filled: usize,
-}
-
-impl Batch {
-    /// Adds a request, unless the call is full.
-    fn add(&mut self, window: &mut Window, range: usize, start: u64, page: (u64, u64)) -> bool {
-        let (first, after) = words_around(page);
-        if self.parts.len() >= REQUESTS || self.filled > WINDOW - PAGE as usize {
-            return false;
+/// Writes the requests for as many of these ranges as go into one call, and gives how many ranges
+/// and requests these are. No more than one step of a long range is read at once, unless a range is
+/// longer by itself.
+fn fill(window: &mut Window, ranges: &[(u64, u32)]) -> (usize, usize) {
+    let (mut taken, mut slot, mut filled) = (0, 0, 0);
+    for (address, length) in ranges {
+        let Some(need) = Need::of(*address, *length) else {
+            taken += 1;
+            continue;
+        };
+        let most = if slot == 0 { WINDOW - PAGE as usize } else { STEP as usize };
+        if filled + need.bytes > most || slot + need.pages > REQUESTS {
+            break;
         }
-        if let Some(slot) = window.requests().get_mut(self.parts.len()) {
-            *slot = Request {
-                address: first,
-                position: self.filled as u32,
-                length: (after - first) as u16,
-                status: 0,
-            };
+        for page in pages(*address, *address + u64::from(*length)) {
+            let (first, after) = words_around(page);
+            if let Some(request) = window.requests().get_mut(slot) {
+                let length = (after - first) as u16;
+                *request = Request { address: first, position: filled as u32, length, status: 0 };
+            }
+            slot += 1;
+            filled += (after - first) as usize;
         }
-        self.parts.push(Part {
-            range,
-            offset: (page.0 - start) as usize,
-            address: page.0,
-            position: self.filled + (page.0 - first) as usize,
-            length: (page.1 - page.0) as usize,
-        });
-        self.filled += (after - first) as usize;
-        true
+        taken += 1;
     }
+    (taken, slot)
 }
 
 /// The start of the page after the one that `address` is in.

@@ -235,3 +235,38 @@ fn the_reader_has_at_least_half_the_speed_of_memcpy() {
         assert!(memcpy / path.walk.best.as_secs_f64() > 0.5, "{bench:#?}");
     }
 }
+
+#[test]
+#[ignore = "root"]
+fn many_ranges_of_all_lengths_are_handed_over_in_order() {
+    for reader in both() {
+        let start = constant();
+        let whole = bytes(&reader, start, 3 << 20);
+        // From an empty one to some that are longer than a window, on no border.
+        let mut ranges: Vec<(u64, u32)> = Vec::new();
+        for (index, length) in
+            [0, 1, 8, 63, 4096, 9000, 130_000, 1 << 20, 5, 1_500_000, 7].into_iter().enumerate()
+        {
+            ranges.push((start + 4091 * index as u64, length));
+            ranges.extend((0..700).map(|small| (start + 37 * small, 24)));
+        }
+        ranges.push((NEVER_MAPPED, 8));
+        ranges.push((u64::MAX - 4, 8));
+        ranges.push((start + 11, 13));
+        let mut next = 0;
+        reader
+            .visit_many(&ranges, &mut |index, seen| {
+                assert_eq!(index, next);
+                next += 1;
+                let (address, length) = ranges[index];
+                match usize::try_from(address.wrapping_sub(start)) {
+                    Ok(from) if from < whole.len() => {
+                        assert_eq!(seen, Ok(&whole[from..from + length as usize]));
+                    }
+                    _ => assert!(matches!(seen, Err(ReadError::Unreadable { .. })), "{seen:?}"),
+                }
+            })
+            .unwrap();
+        assert_eq!(next, ranges.len());
+    }
+}

@@ -13,16 +13,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use guard::Report;
 use guard::watch::News;
-use guard::{Pace, Report};
 
+use super::checks::Samples;
 use super::{Bench, Goal, median};
 use crate::baseline::Place;
 use crate::clock::cpu_ns;
 use crate::live::{self, LiveWatch};
 use crate::report_text::duration;
-use crate::screen::{Style, Table};
-use crate::watch::{Counts, EntryShown, Pacing, Subject, Teller, Watched, follow};
+use crate::screen::Style;
+use crate::watch::{Counts, EntryShown, Pacing, Subject, Teller, follow};
 
 /// Most for the check of the text, median, in milliseconds.
 const TEXT_MS: f64 = 10.0;
@@ -46,6 +47,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value = "25", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     passes: u32,
 
+    /// Milliseconds between these passes: after a pause the caches hold what others left in them
+    #[arg(long, value_name = "MILLISECONDS", default_value = "0", value_parser = clap::value_parser!(u32).range(..=10_000))]
+    pause: u32,
+
     /// Seconds for which a watch at one second is measured
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = clap::value_parser!(u32).range(2..=3600))]
     seconds: u32,
@@ -60,13 +65,15 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> anyhow::Result<Bench> 
     let sealed = median(&mut later.iter().map(|run| run.elapsed).collect::<Vec<_>>());
     let check_peak = later.iter().chain([&first]).map(|run| run.peak_kib).max().unwrap_or(0);
 
-    let mut watch = LiveWatch::open(&live::Arguments::all_checks(state.place()))?;
-    let samples = Samples::take(&mut watch, arguments.passes);
+    let all_checks = live::Arguments::all_checks(state.place());
+    let mut watch = LiveWatch::open(&all_checks)?;
     let mut meter = Meter::default();
     let passes = u64::from(arguments.seconds) + 1;
     let pacing = Pacing { period: Duration::from_secs(1), share: Some(CPU_PERCENT / 100.0) };
     follow(&mut watch, pacing, Some(passes), &mut meter)?;
     let watch_peak = peak_kib()?;
+    let pause = Duration::from_millis(arguments.pause.into());
+    let samples = Samples::take(&all_checks, arguments.passes, pause)?;
 
     let mut text = format!("{} passes\n\n{}\n", arguments.passes, samples.table(&watch, style));
     for (what, figure) in [
@@ -155,62 +162,6 @@ fn started(state: &Path) -> anyhow::Result<Run> {
     // SAFETY: all zeroes are a valid value of it, and wait4 has filled it.
     let usage = unsafe { usage.assume_init() };
     Ok(Run { elapsed, peak_kib: u64::try_from(usage.ru_maxrss).unwrap_or(0) })
-}
-
-/// How long each check took in each pass, and the passes themselves.
-#[derive(Default)]
-struct Samples {
-    checks: Vec<(&'static str, Vec<Duration>)>,
-    passes: Vec<Duration>,
-}
-
-impl Samples {
-    fn take(watch: &mut LiveWatch, count: u32) -> Self {
-        let mut samples = Self::default();
-        for _ in 0..count {
-            watch.drain();
-            watch.begin();
-            let mut report = Report::default();
-            for (check, _) in watch.checks() {
-                report.add(watch.look(check));
-            }
-            watch.end();
-            samples.passes.push(report.elapsed);
-            for check in &report.checks {
-                let time = Duration::from_micros(check.elapsed_us);
-                match samples.checks.iter_mut().find(|(name, _)| *name == check.name) {
-                    Some((_, times)) => times.push(time),
-                    None => samples.checks.push((check.name, vec![time])),
-                }
-            }
-        }
-        samples
-    }
-
-    fn median_of(&self, check: &str) -> Option<Duration> {
-        let (_, times) = self.checks.iter().find(|(name, _)| *name == check)?;
-        Some(median(&mut times.clone()))
-    }
-
-    fn table(&self, watch: &LiveWatch, style: Style) -> String {
-        let mut table = Table::new(&["check", ">median", ">worst", "runs"]);
-        let times = |times: &[Duration]| {
-            let worst = times.iter().max().copied().unwrap_or_default();
-            [duration(median(&mut times.to_vec())), duration(worst)]
-        };
-        for (name, samples) in &self.checks {
-            let [median, worst] = times(samples);
-            let pace = watch.checks().into_iter().find(|(check, _)| check == name);
-            let pace = match pace {
-                Some((_, Pace::EachPass)) => "in each pass",
-                Some((_, Pace::InTurn)) | None => "in turn",
-            };
-            table.row(vec![(*name).to_owned(), median, worst, pace.to_owned()]);
-        }
-        let [median, worst] = times(&self.passes);
-        table.row(vec!["whole pass".into(), median, worst]);
-        table.render(style, 0)
-    }
 }
 
 /// Measures the processor time of a watch, from the end of its first pass, which gathers what the

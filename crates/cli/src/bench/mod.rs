@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `ringfence bench`: measures on this machine, prints a table, and holds it against the goals.
 
+mod checks;
 mod guard;
 mod mutations;
 mod reader;

@@ -6,12 +6,15 @@
 //! switches a feature of the kernel on or off (auditing, tracing, a hardening) without a trace in
 //! any interface.
 
-use crate::batch;
+use kernel_memory::{Kernel, KernelMemory};
+
+use crate::batch::Places;
 use crate::check::{About, Check, Missing, Outcome, System};
 use crate::code;
 use crate::confirm::changes_jump_labels;
 use crate::evidence;
 use crate::finding::Finding;
+use crate::keys::Keys;
 use crate::sites::jump_label::{JumpLabel, decode_site};
 use crate::sites::{Encoding, INT3, State};
 
@@ -20,7 +23,55 @@ use super::settle::{Settled, settle};
 /// The check.
 #[derive(Debug, Default)]
 pub struct JumpLabels {
-    order: Vec<usize>,
+    plan: Plan,
+}
+
+/// What is read in each pass, and where it goes.
+#[derive(Debug, Default)]
+struct Plan {
+    /// The entries in order of address, each with the index of its key.
+    entries: Vec<(JumpLabel, u32)>,
+    sites: Places,
+    keys: Keys<4>,
+}
+
+impl Plan {
+    fn of(kernel: &Kernel<'_>, entries: &[JumpLabel]) -> Result<Self, Missing> {
+        let enabled = kernel.offset_of("static_key", "enabled")?;
+        let keys = Keys::of(entries.iter().map(|entry| entry.key), enabled);
+        let index = |entry: &JumpLabel| keys.index_of(entry.key).unwrap_or(usize::MAX) as u32;
+        let mut entries: Vec<(JumpLabel, u32)> =
+            entries.iter().map(|entry| (*entry, index(entry))).collect();
+        entries.sort_by_key(|(entry, _)| entry.code);
+        let sites = Places::of(entries.iter().map(|(entry, _)| (entry.code, entry.length.into())));
+        Ok(Self { entries, sites, keys })
+    }
+
+    /// The entries whose bytes are not what their keys ask for, by one look at all of them.
+    fn disagreeing(&mut self, memory: &dyn KernelMemory) -> Result<Vec<JumpLabel>, Missing> {
+        self.keys.read(memory)?;
+        let mut left = Vec::new();
+        self.sites.visit(memory, &mut |index, bytes| {
+            let Some((entry, key)) = self.entries.get(index) else { return };
+            // A key that cannot be read (in memory that was given back) says nothing.
+            let Some(count) = self.keys.value(*key as usize).map(i32::from_le_bytes) else {
+                return;
+            };
+            if !agrees(entry, bytes, (count >= 0).then_some(count > 0)) {
+                left.push(*entry);
+            }
+        })?;
+        Ok(left)
+    }
+}
+
+/// Whether an entry's bytes are what its key asks for; while that changes, nothing is.
+fn agrees(entry: &JumpLabel, bytes: &[u8], enabled: Option<bool>) -> bool {
+    match (decode_site(entry, bytes), enabled) {
+        (Some(Encoding::Jump(_)), Some(enabled)) => entry.jumps(enabled),
+        (Some(_), Some(enabled)) => !entry.jumps(enabled),
+        (_, None) | (None, _) => false,
+    }
 }
 
 impl Check for JumpLabels {
@@ -48,18 +99,17 @@ impl Check for JumpLabels {
                 sites.reduced.first().map_or("the kernel has no jump labels", String::as_str),
             ));
         }
-        if self.order.len() != entries.len() {
-            self.order = (0..entries.len()).collect();
-            self.order.sort_by_key(|index| entries.get(*index).map(|entry| entry.code));
+        if self.plan.entries.len() != entries.len() {
+            self.plan = Plan::of(&system.kernel, entries)?;
         }
+        let open = self.plan.disagreeing(system.kernel.memory)?;
         let mut state = State::default();
-        let open: Vec<&JumpLabel> = self.order.iter().filter_map(|i| entries.get(*i)).collect();
         let left = settle(
             open,
             || changes_jump_labels(&system.kernel),
             |open| {
                 state.read_enabled(&system.kernel, open.iter().map(|entry| entry.key))?;
-                Ok(disagreeing(system, &state, open))
+                disagreeing(system, &state, open)
             },
         )?;
         let mut moving = 0;
@@ -68,7 +118,7 @@ impl Check for JumpLabels {
                 moving += 1;
                 continue;
             }
-            outcome.findings.push(finding(system, &state, item, readings));
+            outcome.findings.push(finding(system, &state, &item, readings));
         }
         if moving > 0 {
             outcome
@@ -79,29 +129,22 @@ impl Check for JumpLabels {
     }
 }
 
-/// The entries whose bytes are not what their keys ask for.
-fn disagreeing<'e>(
+/// Those of the entries that are left whose bytes are not what their keys ask for.
+fn disagreeing(
     system: &System<'_>,
     state: &State,
-    open: &[&'e JumpLabel],
-) -> Vec<&'e JumpLabel> {
-    let places: Vec<(u64, u32)> =
-        open.iter().map(|entry| (entry.code, u32::from(entry.length))).collect();
+    open: &[JumpLabel],
+) -> Result<Vec<JumpLabel>, Missing> {
+    let places = Places::of(open.iter().map(|entry| (entry.code, u32::from(entry.length))));
     let mut left = Vec::new();
-    batch::read_each(system.kernel.memory, &places, &mut |index, bytes| {
+    places.visit(system.kernel.memory, &mut |index, bytes| {
         let Some(entry) = open.get(index).copied() else { return };
-        let agrees = match (decode_site(entry, bytes), state.is_enabled(entry.key)) {
-            (Some(Encoding::Jump(_)), Some(enabled)) => entry.jumps(enabled),
-            (Some(_), Some(enabled)) => !entry.jumps(enabled),
-            (_, None) | (None, _) => false,
-        };
-        if !agrees {
+        if !agrees(&entry, bytes, state.is_enabled(entry.key)) {
             left.push(entry);
         }
-    });
-    // A key that cannot be read (in memory that was given back) says nothing.
+    })?;
     left.retain(|entry| state.enabled_count(entry.key).is_some());
-    left
+    Ok(left)
 }
 
 fn finding(system: &System<'_>, state: &State, entry: &JumpLabel, readings: u32) -> Finding {

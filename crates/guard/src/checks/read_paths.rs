@@ -15,7 +15,7 @@ use std::time::Duration;
 use kernel_memory::KernelMemory;
 
 use crate::baseline::RegionKind;
-use crate::batch;
+use crate::batch::Places;
 use crate::check::{About, Check, Missing, Outcome, System};
 use crate::code;
 use crate::compare::Differences;
@@ -137,7 +137,7 @@ impl ReadPaths {
     fn hooked(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
         let kernel = &system.kernel;
         let look = |recovered: &mut Recovered| -> Result<BTreeSet<Hooked>, Missing> {
-            let mut hooked = calls(system, &self.chain);
+            let mut hooked = calls(system, &self.chain)?;
             let probes = kprobes::probes(kernel, recovered).unwrap_or_default();
             let within = |address: u64| {
                 self.chain.iter().any(|(start, length)| (*start..start + length).contains(&address))
@@ -183,7 +183,7 @@ impl ReadPaths {
 type Hooked = (u64, Option<u64>);
 
 /// The places of the function tracer in these ranges that hold a call.
-fn calls(system: &System<'_>, ranges: &[(u64, u64)]) -> BTreeSet<Hooked> {
+fn calls(system: &System<'_>, ranges: &[(u64, u64)]) -> Result<BTreeSet<Hooked>, Missing> {
     let places = system.baseline.sites(&system.kernel).ftrace.addresses();
     let mut within: Vec<(u64, u32)> = Vec::new();
     for (start, length) in ranges {
@@ -194,7 +194,8 @@ fn calls(system: &System<'_>, ranges: &[(u64, u64)]) -> BTreeSet<Hooked> {
     within.sort_unstable();
     within.dedup();
     let mut calls = BTreeSet::new();
-    batch::read_each(system.kernel.memory, &within, &mut |index, bytes| {
+    let batch = Places::of(within.iter().copied());
+    batch.visit(system.kernel.memory, &mut |index, bytes| {
         let Some((place, _)) = within.get(index) else { return };
         if let [CALL, distance @ ..] = bytes
             && let Some(distance) = distance.first_chunk()
@@ -202,8 +203,8 @@ fn calls(system: &System<'_>, ranges: &[(u64, u64)]) -> BTreeSet<Hooked> {
             let distance = i64::from(i32::from_le_bytes(*distance));
             calls.insert((*place, Some((place + 5).wrapping_add_signed(distance))));
         }
-    });
-    calls
+    })?;
+    Ok(calls)
 }
 
 /// Where the functions are that reading goes through.

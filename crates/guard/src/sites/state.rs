@@ -7,7 +7,7 @@ use kernel_image::Symbols;
 use kernel_memory::Kernel;
 
 use super::ftrace::CALLERS;
-use crate::batch;
+use crate::batch::Places;
 use crate::check::Missing;
 use crate::journal::{Change, Journal};
 use crate::owners::{Owner, Owners};
@@ -63,6 +63,16 @@ impl State {
         state
     }
 
+    /// Where each of these keys of static calls points, and [`State::padding`].
+    pub(crate) fn of_functions(
+        functions: impl IntoIterator<Item = (u64, u64)>,
+        padding: u64,
+    ) -> Self {
+        let functions: HashMap<u64, u64> = functions.into_iter().collect();
+        let pointed_at = functions.values().copied().collect();
+        Self { functions, pointed_at, padding, ..Self::default() }
+    }
+
     /// Takes the trampolines that ftrace sites may call from the kernel's lists, as they are now.
     /// Where a list could not be read, what is known from symbols and journal stays.
     pub fn learn(&mut self, owners: &Owners) {
@@ -104,7 +114,7 @@ impl State {
         let keys: Vec<u64> = keys.into_iter().collect();
         read_values::<8>(kernel, &keys, at, |key, bytes| {
             self.functions.insert(key, u64::from_le_bytes(bytes));
-        });
+        })?;
         self.pointed_at = self.functions.values().copied().collect();
         self.padding = counted_before(kernel).unwrap_or(0);
         Ok(())
@@ -120,7 +130,7 @@ impl State {
         let keys: Vec<u64> = keys.into_iter().collect();
         read_values::<4>(kernel, &keys, at, |key, bytes| {
             self.enabled.insert(key, i32::from_le_bytes(bytes));
-        });
+        })?;
         Ok(())
     }
 
@@ -220,17 +230,17 @@ fn read_values<const N: usize>(
     addresses: &[u64],
     offset: u64,
     mut found: impl FnMut(u64, [u8; N]),
-) {
+) -> Result<(), Missing> {
     let mut sorted: Vec<u64> = addresses.to_vec();
     sorted.sort_unstable();
     sorted.dedup();
-    let places: Vec<(u64, u32)> =
-        sorted.iter().map(|address| (address.wrapping_add(offset), N as u32)).collect();
-    batch::read_each(kernel.memory, &places, &mut |index, bytes| {
+    let places = sorted.iter().map(|address| (address.wrapping_add(offset), N as u32));
+    Places::of(places).visit(kernel.memory, &mut |index, bytes| {
         if let (Some(address), Ok(value)) = (sorted.get(index), bytes.try_into()) {
             found(*address, value);
         }
-    });
+    })?;
+    Ok(())
 }
 
 #[cfg(test)]

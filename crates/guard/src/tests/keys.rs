@@ -2,6 +2,7 @@
 //! Jump labels and static calls against their keys.
 
 use super::synthetic::*;
+use crate::check::Check;
 use crate::checks::jump_labels::JumpLabels;
 use crate::checks::static_calls::StaticCalls;
 use crate::checks::text::Text;
@@ -93,4 +94,34 @@ fn a_key_that_points_outside_the_text_is_found_although_its_calls_follow() {
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!(found[0].technique, "static call key points outside the text");
     assert_eq!(found[0].address, CALL_KEY);
+}
+
+/// Flips each of these bytes after a pass in which all was in order, and takes it back after the next.
+fn each_flip_is_seen(check: &mut dyn Check, places: &[(u64, u64)]) {
+    let mut synthetic = Synthetic::new();
+    let baseline = synthetic.baseline();
+    let mut found =
+        |synthetic: &Synthetic| synthetic.run(check, &baseline, &silent()).unwrap().findings.len();
+    for at in places.iter().flat_map(|(start, length)| *start..start + length) {
+        assert_eq!(found(&synthetic), 0, "before {at:#x}");
+        let byte = synthetic.kernel().u8_at(at).unwrap();
+        synthetic.memory.write(at, &[byte ^ 0x40]);
+        assert_ne!(found(&synthetic), 0, "{at:#x} was flipped");
+        assert_ne!(found(&synthetic), 0, "{at:#x} still is");
+        synthetic.memory.write(at, &[byte]);
+    }
+    assert_eq!(found(&synthetic), 0);
+}
+
+#[test]
+fn what_changes_of_calls_that_were_in_order_is_seen_in_the_next_pass() {
+    let calls = [(STATIC_CALL, 5), (TAIL_CALL, 5), (TRAMPOLINE, 5), (CALL_KEY, 8), (TAIL_KEY, 8)];
+    each_flip_is_seen(&mut StaticCalls::default(), &calls);
+}
+
+#[test]
+fn what_changes_of_branches_that_were_in_order_is_seen_in_the_next_pass() {
+    // Of a key only whether it is positive counts.
+    let branches = [(SHORT_LABEL, 2), (LONG_LABEL, 5), (SHORT_KEY, 3), (LONG_KEY, 3)];
+    each_flip_is_seen(&mut JumpLabels::default(), &branches);
 }

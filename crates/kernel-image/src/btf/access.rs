@@ -301,6 +301,10 @@ impl Btf {
     /// An index must be below the count of its array, but for flexible arrays, where the count is
     /// not known.
     pub fn place(&self, id: TypeId, path: &str) -> Option<Place> {
+        self.memo.place(id, path, || self.look_up_place(id, path))
+    }
+
+    fn look_up_place(&self, id: TypeId, path: &str) -> Option<Place> {
         let mut place = Place { type_id: id, bit_offset: 0, bit_size: 0 };
         for segment in path.split('.') {
             let (name, indices) = match segment.split_once('[') {

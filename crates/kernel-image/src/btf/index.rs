@@ -65,6 +65,10 @@ impl Btf {
     /// The first structure, else union, else enumeration, else typedef, else integer with this
     /// name. `struct `, `union ` and `enum ` before the name ask for that kind alone.
     pub fn find_type(&self, name: &str) -> Option<TypeId> {
+        self.memo.type_named(name, || self.look_up_type(name))
+    }
+
+    fn look_up_type(&self, name: &str) -> Option<TypeId> {
         if let Some(name) = name.strip_prefix("struct ") {
             return self.find(Kind::Struct, name);
         }

@@ -20,6 +20,7 @@
 mod access;
 mod builder;
 mod index;
+mod memo;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -126,6 +127,7 @@ pub struct Btf {
     by_name: NameIndex,
     /// Where each enumerator's entry begins.
     enumerators: NameIndex,
+    memo: memo::Memo,
 }
 
 impl std::fmt::Debug for Btf {
@@ -227,6 +229,7 @@ impl Btf {
             records,
             by_name: NameIndex::default(),
             enumerators: NameIndex::default(),
+            memo: memo::Memo::default(),
         };
         btf.check()?;
         btf.build_index();

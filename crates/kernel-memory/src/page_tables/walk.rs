@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The walk over all tables of the kernel's half.
 
-use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use super::{
     ENTRIES, LARGE, Mapping, Only, PRESENT, PageTables, Permissions, Unreadable, WalkError, Walked,
     span,
 };
-use crate::PAGE_SIZE;
+use crate::{AddressSet, PAGE_SIZE};
 
 /// Entries of one table whose tables are read with one question to the source.
 const BATCH: usize = 64;
@@ -20,10 +19,17 @@ impl PageTables<'_> {
         visitor: &mut dyn FnMut(Mapping) -> ControlFlow<()>,
     ) -> Result<Walked, WalkError> {
         let walked = Walked::default();
-        let mut walk = Walk { tables: self, only, visitor, walked, barren: HashSet::new() };
+        let (barren, spare) = (AddressSet::default(), Vec::new());
+        let mut walk = Walk { tables: self, only, visitor, walked, barren, spare };
         walk.root()?;
         Ok(walk.walked)
     }
+}
+
+/// A table with the level that it is walked at: it may be entered at several. Tables begin where pages
+/// do.
+fn at_level(table: u64, level: u32) -> u64 {
+    table | u64::from(level)
 }
 
 /// A walk under way.
@@ -32,8 +38,30 @@ struct Walk<'w, 'a> {
     only: Only,
     visitor: &'w mut dyn FnMut(Mapping) -> ControlFlow<()>,
     walked: Walked,
-    /// Tables in which nothing was to be visited: level and address.
-    barren: HashSet<(u32, u64)>,
+    /// Tables in which nothing was to be visited: address and, in its lowest bits, level.
+    barren: AddressSet,
+    /// Buffers that are not used now.
+    spare: Vec<Below>,
+}
+
+/// Tables that were read with one question.
+#[derive(Default)]
+struct Below {
+    /// Where they are, in order of address, and whether they could be read.
+    wanted: Vec<(u64, u32)>,
+    readable: Vec<bool>,
+    bytes: Vec<u8>,
+}
+
+impl Below {
+    /// The bytes of a table; `None` for one that could not be read. Fails for one that was not to be
+    /// read at all.
+    fn table(&self, address: u64) -> Result<Option<&[u8]>, ()> {
+        let index = self.wanted.binary_search(&(address, PAGE_SIZE as u32)).map_err(|_| ())?;
+        let start = index * PAGE_SIZE as usize;
+        let readable = self.readable.get(index).is_some_and(|readable| *readable);
+        Ok(self.bytes.get(start..start + PAGE_SIZE as usize).filter(|_| readable))
+    }
 }
 
 /// An entry of a table, with what holds for all below it.
@@ -107,15 +135,26 @@ impl Walk<'_, '_> {
 
     /// Visits leaves, and what the tables below the other entries map, in order.
     fn entries(&mut self, entries: &[Entry]) -> Result<ControlFlow<()>, WalkError> {
-        let below = self.read_below(entries);
+        let mut below = self.spare.pop().unwrap_or_default();
+        self.read_below(entries, &mut below);
+        let flow = self.entries_with(entries, &below);
+        self.spare.push(below);
+        flow
+    }
+
+    fn entries_with(
+        &mut self,
+        entries: &[Entry],
+        below: &Below,
+    ) -> Result<ControlFlow<()>, WalkError> {
         for entry in entries {
             let flow = if entry.is_leaf() {
                 self.leaf(entry)
             } else {
                 let table = self.tables.table_at(entry.value);
                 // What was not read is known to be barren.
-                let Some(bytes) = below.get(&table) else { continue };
-                self.below(entry, table, bytes.as_deref())?
+                let Ok(bytes) = below.table(table) else { continue };
+                self.below(entry, table, bytes)?
             };
             if flow.is_break() {
                 return Ok(flow);
@@ -124,19 +163,30 @@ impl Walk<'_, '_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Reads the tables to which entries lead; `None` for those that cannot be read.
-    fn read_below(&self, entries: &[Entry]) -> HashMap<u64, Option<Vec<u8>>> {
-        let mut wanted: Vec<(u64, u32)> = Vec::new();
+    /// Reads the tables to which entries lead.
+    fn read_below(&self, entries: &[Entry], below: &mut Below) {
+        let Below { wanted, readable, bytes } = below;
+        wanted.clear();
         for entry in entries.iter().filter(|entry| !entry.is_leaf()) {
             let table = self.tables.table_at(entry.value);
-            if !self.barren.contains(&(entry.level - 1, table)) {
+            if !self.barren.contains(&at_level(table, entry.level - 1)) {
                 wanted.push((table, PAGE_SIZE as u32));
             }
         }
         wanted.sort_unstable();
         wanted.dedup();
-        let read = self.tables.memory.read_many(&wanted).into_iter().map(Result::ok);
-        wanted.into_iter().map(|(address, _)| address).zip(read).collect()
+        bytes.clear();
+        readable.clear();
+        let read = self.tables.memory.visit_many(wanted, &mut |_, table| {
+            readable.push(table.is_ok());
+            match table {
+                Ok(table) => bytes.extend_from_slice(table),
+                Err(_) => bytes.resize(bytes.len() + PAGE_SIZE as usize, 0),
+            }
+        });
+        if read.is_err() {
+            readable.clear();
+        }
     }
 
     fn leaf(&mut self, entry: &Entry) -> ControlFlow<()> {
@@ -158,7 +208,7 @@ impl Walk<'_, '_> {
         bytes: Option<&[u8]>,
     ) -> Result<ControlFlow<()>, WalkError> {
         let level = entry.level - 1;
-        if self.barren.contains(&(level, table)) {
+        if self.barren.contains(&at_level(table, level)) {
             return Ok(ControlFlow::Continue(()));
         }
         let Some(bytes) = bytes else {
@@ -176,7 +226,7 @@ impl Walk<'_, '_> {
         let flow = self.table(bytes, level, entry.start, entry.permissions, 0)?;
         let after = (self.walked.leaves, self.walked.unreadable.len());
         if self.only == Only::Executable && flow.is_continue() && before == after {
-            self.barren.insert((level, table));
+            self.barren.insert(at_level(table, level));
         }
         Ok(flow)
     }

@@ -64,13 +64,7 @@ impl Views for LiveViews {
         let records = self.task_records()?;
         // What is not in our namespace has no number in it, and /proc does not show it either.
         let seen = records.iter().filter(|record| record.own_tid != 0);
-        Ok(seen
-            .map(|record| TaskView {
-                tgid: record.own_tgid,
-                tid: record.own_tid,
-                comm: records::text(&record.comm),
-            })
-            .collect())
+        Ok(seen.map(|record| TaskView { tgid: record.own_tgid, tid: record.own_tid }).collect())
     }
 
     fn task_answers(&self, tgid: u32, tid: u32) -> Result<bool, Missing> {

@@ -16,6 +16,7 @@
 mod carve;
 mod filler;
 mod freeing;
+mod known;
 mod regions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +43,9 @@ const PAUSE: Duration = Duration::from_millis(3);
 
 /// Findings of one run: pages that a rootkit mapped are few, a misread table gives thousands.
 const MOST_FINDINGS: usize = 32;
+
+/// No more of one stretch is looked at.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// What is wrong with executable memory somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,6 +99,7 @@ pub struct ExecutablePages {
     freeing: Freeing,
     /// What had an owner when one looked last.
     owned: Vec<Range<u64>>,
+    known: known::Known,
 }
 
 impl Check for ExecutablePages {
@@ -121,6 +126,7 @@ impl Check for ExecutablePages {
         let tables = PageTables::new(kernel.memory, root, map);
         let mut hooks = BTreeMap::new();
         let mut unseen = BTreeSet::new();
+        self.known.begin();
         let is_first = self.freeing.is_first();
         let mut look = || self.look(kernel, &tables, &mut hooks, &mut unseen);
         let mut faults = looks::lasting(PAUSE, &mut look)?;
@@ -247,13 +253,13 @@ impl ExecutablePages {
         hooks: &mut BTreeMap<u64, Hook>,
         faults: &mut BTreeSet<(Fault, u64)>,
     ) {
-        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let Ok(bytes) = kernel.bytes_at(range.start, length.min(64 << 20)) else {
+        let range = range.start..range.end.min(range.start.saturating_add(MOST_BYTES));
+        let next = behind.filter(|region| region.kind == Kind::Bpf).map(|region| &region.range);
+        let Ok(strangers) = self.known.strangers(kernel.memory, &range, next) else {
             faults.insert((Fault::NoOwner, range.start));
             return;
         };
-        let next = behind.filter(|region| region.kind == Kind::Bpf).map(|region| &region.range);
-        for stretch in filler::strangers(&bytes, range.start, next) {
+        for stretch in strangers {
             match stretch {
                 Stretch::Foreign(address) => _ = faults.insert((Fault::NoOwner, address)),
                 Stretch::Unlisted { code, end } => {

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use kernel_memory::Kernel;
+
 use super::{Gathered, Look};
 use crate::check::Missing;
 use crate::fields::Fields;
@@ -34,27 +36,26 @@ pub(super) fn gather(look: &mut Look<'_, '_>, gathered: &mut Gathered) -> Result
     let mut names = HashMap::new();
     // What each security module of the kernel's own has.
     let mut own: BTreeMap<String, usize> = BTreeMap::new();
+    let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
     for ((trampoline, _), hook) in taken.iter().zip(of_hook.read(&kernel, &hooks)) {
         let Some(hook) = hook else { continue };
-        let (handler, module) = (hook.value(0), hook.value(1));
-        let module = names.entry(module).or_insert_with(|| {
-            kernel
-                .object("lsm_id", module)
-                .and_then(|module| module.string("name"))
-                .unwrap_or_else(|_| "unknown".to_owned())
-        });
-        let target = target(&look.function_at(*trampoline));
-        let owner = look.owner_of(gathered, "lsm", &target, hook.address, handler);
-        if owner == "kernel" {
-            *own.entry(module.clone()).or_default() += 1;
+        let (handler, id) = (hook.value(0), hook.value(1));
+        if look.is_kernels_own(handler) {
+            *counts.entry(id).or_default() += 1;
             continue;
         }
+        let module = names.entry(id).or_insert_with(|| name_of(&kernel, id));
+        let target = target(&look.function_at(*trampoline));
+        let owner = look.owner_of(gathered, "lsm", &target, hook.address, handler);
         gathered.hooks.push(Hook {
             mechanism: "lsm",
             target,
             handler: look.function_at(handler),
             owner: format!("{owner}, security module {module}"),
         });
+    }
+    for (id, count) in counts {
+        *own.entry(name_of(&kernel, id)).or_default() += count;
     }
     for (module, count) in own {
         gathered.hooks.push(Hook {
@@ -65,6 +66,12 @@ pub(super) fn gather(look: &mut Look<'_, '_>, gathered: &mut Gathered) -> Result
         });
     }
     Ok(())
+}
+
+/// The name of a security module.
+fn name_of(kernel: &Kernel<'_>, id: u64) -> String {
+    let name = kernel.object("lsm_id", id).and_then(|module| module.string("name"));
+    name.unwrap_or_else(|_| "unknown".to_owned())
 }
 
 /// The name of a hook from that of the trampoline of one of its slots,

@@ -22,13 +22,14 @@ mod tracepoints;
 
 use std::collections::{BTreeMap, HashMap};
 
-use kernel_memory::Kernel;
+use kernel_memory::{AddressSet, Kernel};
 
 use super::bpf::knowledge::Knowledge;
 use super::bpf::objects::Inventory;
 use super::looks;
 use crate::check::{About, Check, Missing, Outcome, Pace, System};
 use crate::finding::{Finding, Hook};
+use crate::keys::Keys;
 use crate::owners::{Owner, Owners};
 use crate::recover::Recovered;
 
@@ -39,6 +40,10 @@ pub struct Hooks {
     knowledge: Knowledge,
     targets: Targets,
     chains: notifiers::Chains,
+    /// Where static calls lead to.
+    static_calls: Option<Keys<8>>,
+    /// Handlers that were found to be functions of the kernel, which they then always are.
+    functions: AddressSet,
 }
 
 /// What each user of ftrace filters, by its address and that of its filter.
@@ -94,10 +99,18 @@ impl Hooks {
         let mut gathered = Gathered { reduced: owners.unseen.clone(), ..Gathered::default() };
         self.knowledge.update(system, &mut self.recovered, &programs);
         let knowledge = &self.knowledge;
-        let (recovered, targets, chains) =
-            (&mut self.recovered, &mut self.targets, &mut self.chains);
-        let mut look =
-            Look { kernel, system, owners, programs, knowledge, recovered, targets, chains };
+        let mut look = Look {
+            kernel,
+            system,
+            owners,
+            programs,
+            knowledge,
+            recovered: &mut self.recovered,
+            targets: &mut self.targets,
+            chains: &mut self.chains,
+            static_calls: &mut self.static_calls,
+            functions: &mut self.functions,
+        };
         let kinds: [Gather; 10] = [
             tracepoints::gather,
             ftrace::gather,
@@ -139,6 +152,8 @@ struct Look<'s, 'r> {
     recovered: &'r mut Recovered,
     targets: &'r mut Targets,
     chains: &'r mut notifiers::Chains,
+    static_calls: &'r mut Option<Keys<8>>,
+    functions: &'r mut AddressSet,
 }
 
 /// What they found.
@@ -184,6 +199,19 @@ impl Gathered {
 }
 
 impl Look<'_, '_> {
+    /// Whether a handler is a function of the kernel's own text.
+    fn is_kernels_own(&mut self, handler: u64) -> bool {
+        if self.functions.contains(&handler) {
+            return true;
+        }
+        let own =
+            matches!(self.owners.of(&self.kernel, handler), Some(Owner::Kernel { offset: 0, .. }));
+        if own {
+            self.functions.insert(handler);
+        }
+        own
+    }
+
     /// Whose code a handler is, in words; where it belongs to nobody, a finding is noted.
     ///
     /// `place` is the address of the pointer to the handler.

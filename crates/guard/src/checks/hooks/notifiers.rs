@@ -59,11 +59,25 @@ pub(super) struct Chains {
 }
 
 pub(super) fn gather(look: &mut Look<'_, '_>, gathered: &mut Gathered) -> Result<(), Missing> {
-    let kernel = look.kernel;
     if look.chains.found.is_none() {
         look.chains.found = Some(find(look)?);
     }
-    let mut chains = look.chains.found.clone().unwrap_or_default();
+    let mut chains = look.chains.found.take().unwrap_or_default();
+    let known = chains.len();
+    let outcome = members_of(look, gathered, &mut chains);
+    // The chains of network namespaces come and go with these.
+    chains.truncate(known);
+    look.chains.found = Some(chains);
+    outcome
+}
+
+/// Tells who is on these chains, and on those of network namespaces, which are added.
+fn members_of(
+    look: &mut Look<'_, '_>,
+    gathered: &mut Gathered,
+    chains: &mut Vec<Chain>,
+) -> Result<(), Missing> {
+    let kernel = look.kernel;
     // Devices of a network namespace have a chain of their own.
     match super::netfilter::namespaces(&kernel, look.recovered) {
         Ok(namespaces) => chains.extend(namespaces.iter().filter_map(|net| {
@@ -74,13 +88,13 @@ pub(super) fn gather(look: &mut Look<'_, '_>, gathered: &mut Gathered) -> Result
         Err(missing) => gathered.reduced.push(missing.0),
     }
     let mut own = 0;
-    for Block { chain, address, handler } in members(&kernel, &chains)? {
-        let name = chains.get(chain).map_or("?", |chain| chain.name.as_str());
-        let owner = look.owner_of(gathered, "notifier", name, address, handler);
-        if owner == "kernel" {
+    for Block { chain, address, handler } in members(&kernel, chains)? {
+        if look.is_kernels_own(handler) {
             own += 1;
             continue;
         }
+        let name = chains.get(chain).map_or("?", |chain| chain.name.as_str());
+        let owner = look.owner_of(gathered, "notifier", name, address, handler);
         gathered.hooks.push(Hook {
             mechanism: "notifier",
             target: name.to_owned(),

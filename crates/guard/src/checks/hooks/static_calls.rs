@@ -6,25 +6,24 @@
 //! that part tells. A few of them are made for modules, such as KVM's; any other that leads to one
 //! was pointed there by somebody. Those that lead to nobody are for the check of static calls.
 
-use std::collections::BTreeSet;
-
 use super::{Gathered, Look};
 use crate::check::Missing;
 use crate::confirm::all_keys;
 use crate::finding::Hook;
+use crate::keys::Keys;
 use crate::owners::Owner;
-use crate::sites::State;
 
 pub(super) fn gather(look: &mut Look<'_, '_>, gathered: &mut Gathered) -> Result<(), Missing> {
     let kernel = look.kernel;
-    let keys: BTreeSet<u64> = all_keys(look.system.baseline.sites(&kernel)).collect();
-    if keys.is_empty() {
-        return Ok(());
+    if look.static_calls.is_none() {
+        let function = kernel.offset_of("static_call_key", "func")?;
+        let keys = all_keys(look.system.baseline.sites(&kernel));
+        *look.static_calls = Some(Keys::of(keys, function));
     }
-    let mut state = State::default();
-    state.read_functions(&kernel, keys.iter().copied())?;
-    for key in keys {
-        let Some(function) = state.function_of(key) else { continue };
+    let Some(keys) = look.static_calls.as_mut() else { return Ok(()) };
+    keys.read(kernel.memory)?;
+    for (_, key, function) in keys.iter() {
+        let function = u64::from_le_bytes(function);
         if function == 0 || look.owners.text.contains(&function) {
             continue;
         }
@@ -39,7 +38,7 @@ pub(super) fn gather(look: &mut Look<'_, '_>, gathered: &mut Gathered) -> Result
         gathered.hooks.push(Hook {
             mechanism: "static call",
             target,
-            handler: look.function_at(function),
+            handler: look.owners.describe(&kernel, function),
             owner: format!("module {module}"),
         });
     }

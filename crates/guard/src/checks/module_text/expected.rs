@@ -2,7 +2,6 @@
 //! What a loaded module should hold, made from its file.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 
 use kernel_image::Symbols;
 use kernel_image::module::{Linked, ModuleFile, Surroundings, build_id};
@@ -136,17 +135,4 @@ fn same_build(
         }
     }
     Ok(())
-}
-
-/// A digest of bytes that nobody can aim at, because its key is random and never leaves this
-/// process.
-#[derive(Debug, Default)]
-pub(super) struct Digest {
-    key: RandomState,
-}
-
-impl Digest {
-    pub(super) fn of(&self, parts: &[Vec<u8>]) -> u64 {
-        self.key.hash_one(parts)
-    }
 }

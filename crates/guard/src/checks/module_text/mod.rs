@@ -6,8 +6,8 @@
 //! its table allows there, as in the kernel's own text; or it is a finding.
 //!
 //! Making what a module should hold takes its file to be decompressed, so it is done once for each:
-//! what it gave is kept, up to some megabytes. Of modules beyond that a digest of what was found in
-//! order is kept, and the rest made anew only when the digest differs.
+//! what it gave is kept, up to some megabytes. Of modules beyond that digests of what was found in
+//! order are kept, and the rest made anew only when one differs.
 
 mod each;
 mod expected;
@@ -15,10 +15,9 @@ mod patched;
 mod subject;
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 pub use each::{Module, each};
-use expected::{Digest, Expected, Exports};
+use expected::{Expected, Exports};
 use kernel_image::module::Part;
 use kernel_image::patching::Machine;
 use kernel_memory::Kernel;
@@ -30,9 +29,10 @@ use crate::baseline::{Baseline, RegionKind};
 use crate::check::{About, Check, Missing, Outcome, Pace, System};
 use crate::compare::{Place, places};
 use crate::confirm::{Confirmed, confirm};
+use crate::digest::Key;
 use crate::evidence;
 use crate::finding::{ModulesSummary, TextSummary};
-use crate::known_pages::KnownPages;
+use crate::known_pages::{KnownPages, WHOLE};
 use crate::kprobes;
 use crate::owners::Owners;
 use crate::recover::Recovered;
@@ -54,7 +54,9 @@ struct Known {
     /// What it should hold, where there is room for that.
     baseline: Option<Baseline>,
     /// Of what was in memory when all of it was explained.
-    digest: Option<u64>,
+    digests: Option<Vec<u64>>,
+    /// Pages of text and of read-only data that were found equal to what they should hold.
+    pages: [KnownPages; 2],
     doubts: Vec<String>,
 }
 
@@ -64,7 +66,35 @@ pub struct ModuleText {
     recovered: Recovered,
     state: Option<State>,
     known: HashMap<u64, Known>,
-    digest: Digest,
+    keys: Keys,
+}
+
+/// The keys of digests.
+struct Keys {
+    /// Of pages that were compared; drawn anew, and all bytes compared, in each [`WHOLE`]th pass.
+    pages: Key,
+    passes: u32,
+    /// Of what is known by digests alone. These last, so there are two for each page.
+    lasting: [Key; 2],
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { pages: Key::default(), passes: 0, lasting: [Key::draw(), Key::draw()] }
+    }
+}
+
+impl Keys {
+    /// Digests of what memory holds of a module; none if a part cannot be read.
+    fn of(&self, kernel: &Kernel<'_>, subject: &Subject) -> Option<Vec<u64>> {
+        let mut digests = Vec::new();
+        for part in [Part::Text, Part::Rodata] {
+            for key in &self.lasting {
+                key.digests_of(kernel.memory, subject.part(part), &mut digests).ok()?;
+            }
+        }
+        Some(digests)
+    }
 }
 
 /// What is needed to make what modules should hold, read at most once in a pass.
@@ -115,6 +145,12 @@ impl Check for ModuleText {
             return Ok(());
         }
         self.known.retain(|address, _| live.iter().any(|one| one.address == *address));
+        if self.keys.passes.is_multiple_of(WHOLE) {
+            self.keys.pages = Key::draw();
+            let pages = self.known.values_mut().flat_map(|known| &mut known.pages);
+            pages.for_each(|pages| pages.renew(&self.keys.pages));
+        }
+        self.keys.passes = self.keys.passes.wrapping_add(1);
         let mut pass = Pass { modules: &live, exports: Exports::default(), machine: None };
         let mut total = ModulesSummary::default();
         for module in &live {
@@ -155,16 +191,19 @@ impl ModuleText {
     ) -> Result<TextSummary, Missing> {
         let kernel = &system.kernel;
         let subject = Subject::read(kernel, module.address)?;
-        let same = |known: &&Known| known.subject == subject && known.name == module.name;
-        if let Some(known) = self.known.get(&module.address).filter(same) {
-            let (baseline, doubts) = (known.baseline.as_ref(), &known.doubts);
-            let seen = || self.digest.of(&contents(kernel, &subject));
-            let fine = match (baseline, known.digest) {
+        let same = |known: &&mut Known| known.subject == subject && known.name == module.name;
+        if let Some(known) = self.known.get_mut(&module.address).filter(same) {
+            let (state, recovered, doubts) = (&mut self.state, &mut self.recovered, &known.doubts);
+            let fine = match (&known.baseline, &known.digests) {
                 (Some(baseline), _) => {
-                    let judged = judge(system, baseline, &mut self.state, &mut self.recovered)?;
+                    let judged = judge(system, baseline, &mut known.pages, state, recovered)?;
                     judged.confirmed.unexplained.is_empty().then_some(judged.summary)
                 }
-                (None, Some(digest)) if seen() == digest => Some(known.summary),
+                (None, Some(digests))
+                    if self.keys.of(kernel, &subject).as_ref() == Some(digests) =>
+                {
+                    Some(known.summary)
+                }
                 (None, _) => None,
             };
             if let Some(summary) = fine {
@@ -175,7 +214,9 @@ impl ModuleText {
         // New, or not as it was: what it uses may have moved since, so nothing kept is relied on.
         self.known.remove(&module.address);
         let Expected { baseline, doubts } = expected::make(system, module, &subject, pass)?;
-        let judged = judge(system, &baseline, &mut self.state, &mut self.recovered)?;
+        let mut pages: [KnownPages; 2] = Default::default();
+        pages.iter_mut().for_each(|pages| pages.renew(&self.keys.pages));
+        let judged = judge(system, &baseline, &mut pages, &mut self.state, &mut self.recovered)?;
         outcome.reduced.extend(doubts.iter().map(|doubt| told(module, doubt)));
         let changes = evidence::join(&judged.confirmed.unexplained, kernel.symbols);
         for change in changes.iter().take(FINDINGS) {
@@ -207,7 +248,8 @@ impl ModuleText {
                 .push(format!("{more} more changes of module {} are not shown", module.name));
         }
         if changes.is_empty() {
-            self.keep(kernel, module, subject, judged.summary, Expected { baseline, doubts });
+            let expected = Expected { baseline, doubts };
+            self.keep(kernel, module, subject, judged.summary, expected, pages);
         }
         Ok(judged.summary)
     }
@@ -220,16 +262,17 @@ impl ModuleText {
         subject: Subject,
         summary: TextSummary,
         expected: Expected,
+        pages: [KnownPages; 2],
     ) {
         let Expected { baseline, doubts } = expected;
         let bytes: usize = baseline.regions().map(|region| region.bytes.len()).sum();
         let kept = |known: &Known| if known.baseline.is_some() { known.bytes } else { 0 };
         let kept: usize = self.known.values().map(kept).sum();
         let room = kept + bytes <= KEPT;
-        let digest = (!room).then(|| self.digest.of(&contents(kernel, &subject)));
+        let digests = if room { None } else { self.keys.of(kernel, &subject) };
         let baseline = room.then_some(baseline);
         let name = module.name.clone();
-        let known = Known { subject, name, bytes, summary, baseline, digest, doubts };
+        let known = Known { subject, name, bytes, summary, baseline, digests, pages, doubts };
         self.known.insert(module.address, known);
     }
 }
@@ -246,18 +289,11 @@ fn add(total: &mut TextSummary, one: &TextSummary) {
     total.unexplained += one.unexplained;
 }
 
-/// What memory holds of a module; nothing for a part that cannot be read.
-fn contents(kernel: &Kernel<'_>, subject: &Subject) -> Vec<Vec<u8>> {
-    let read = |range: &Range<u64>| {
-        kernel.bytes_at(range.start, (range.end - range.start) as usize).unwrap_or_default()
-    };
-    [Part::Text, Part::Rodata].map(|part| read(subject.part(part))).to_vec()
-}
-
 /// Compares a module with what it should hold.
 fn judge(
     system: &System<'_>,
     baseline: &Baseline,
+    pages: &mut [KnownPages; 2],
     state: &mut Option<State>,
     recovered: &mut Recovered,
 ) -> Result<Judged, Missing> {
@@ -267,8 +303,8 @@ fn judge(
     let mut judged = Judged::default();
     let mut open: Vec<Place> = Vec::new();
     let mut unreadable = Vec::new();
-    for region in baseline.regions() {
-        let (differences, missing) = text::read(system, &region, &mut KnownPages::default())?;
+    for (region, known) in baseline.regions().zip(pages) {
+        let (differences, missing) = text::read(system, &region, known)?;
         unreadable.extend(missing);
         judged.summary.bytes += region.bytes.len() as u64;
         match region.kind {

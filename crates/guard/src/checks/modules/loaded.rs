@@ -7,12 +7,15 @@ use kernel_memory::Kernel;
 
 use crate::check::Missing;
 use crate::checks::looks;
-use crate::fields::Fields;
+use crate::fields::{Chain, Fields};
 use crate::recover::Recovered;
 
 /// `MODULE_STATE_LIVE` and `MODULE_STATE_UNFORMED` (include/linux/module.h).
 const LIVE: u64 = 0;
 const UNFORMED: u64 = 3;
+
+/// More modules than any kernel has, and more of what they give to it.
+const MOST: usize = 1 << 16;
 
 /// A module as its `struct module` has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,24 +72,37 @@ pub(in crate::checks) fn cannot_load(kernel: &Kernel<'_>) -> Option<Missing> {
 }
 
 /// The modules on the kernel's list.
-pub(in crate::checks) fn listed(
+pub(super) fn listed(
     kernel: &Kernel<'_>,
     recovered: &mut Recovered,
 ) -> Result<BTreeSet<u64>, Missing> {
-    let head = recovered.data_symbol(kernel, "modules")?.address;
-    settled(|| {
-        let modules = kernel.list(head, "module", "list");
-        modules.map(|module| Ok(module?.address())).collect()
-    })
+    let listed = on_list(kernel, recovered)?;
+    Ok(listed.iter().map(|module| module.address).collect())
 }
 
-/// The modules on the kernel's list, read.
+/// The modules on the kernel's list, read, in order of address.
 pub(in crate::checks) fn on_list(
     kernel: &Kernel<'_>,
     recovered: &mut Recovered,
 ) -> Result<Vec<Loaded>, Missing> {
-    let listed = listed(kernel, recovered)?;
-    Ok(describe(kernel, &listed)?.into_values().collect())
+    let head = recovered.data_symbol(kernel, "modules")?.address;
+    let fields = Fields::of(kernel, "module", &["list.next", "state", "name"])?;
+    let link = kernel.offset_of("module", "list")?;
+    let chain = Chain { head, link, next: 0, end: head, most: MOST };
+    let walked = looks::settled(|| recovered.chains.walk(kernel, &fields, chain));
+    let records = walked.map_err(|at| {
+        Missing(format!("the list of modules breaks off or does not end, at {at:#x}"))
+    })?;
+    let mut modules: Vec<Loaded> = records
+        .iter()
+        .map(|record| Loaded {
+            address: record.address,
+            name: record.text(2),
+            state: record.value(1),
+        })
+        .collect();
+    modules.sort_by_key(|module| module.address);
+    Ok(modules)
 }
 
 /// The modules whose kobjects are in the set of modules' kobjects; what is built in has kobjects
@@ -142,6 +158,11 @@ pub(super) fn of_hooks(kernel: &Kernel<'_>, recovered: &mut Recovered) -> BTreeS
     let mut modules = BTreeSet::new();
     for (head, of, link, owner) in GIVEN {
         let Ok(head) = recovered.data_symbol(kernel, head) else { continue };
+        if let Some(given) = walk_given(kernel, recovered, head.address, (of, link, owner)) {
+            modules.extend(given);
+            continue;
+        }
+        // It breaks off: what stands before that counts all the same.
         for object in kernel.list(head.address, of, link).map_while(Result::ok) {
             let module = match owner {
                 "" => Ok(object.address()),
@@ -157,6 +178,27 @@ pub(super) fn of_hooks(kernel: &Kernel<'_>, recovered: &mut Recovered) -> BTreeS
         modules.extend(owners.filter(|at| *at != 0));
     }
     modules
+}
+
+/// The modules that the objects of a list belong to.
+fn walk_given(
+    kernel: &Kernel<'_>,
+    recovered: &mut Recovered,
+    head: u64,
+    (of, link, owner): (&str, &str, &str),
+) -> Option<Vec<u64>> {
+    let next = format!("{link}.next");
+    let members = [next.as_str(), owner];
+    let members = members.get(..if owner.is_empty() { 1 } else { 2 })?;
+    let fields = Fields::of(kernel, of, members).ok()?;
+    let link = kernel.offset_of(of, link).ok()?;
+    let chain = Chain { head, link, next: 0, end: head, most: MOST };
+    let records = looks::settled(|| recovered.chains.walk(kernel, &fields, chain)).ok()?;
+    let modules = records.iter().map(|record| match owner {
+        "" => record.address,
+        _ => record.value(1),
+    });
+    Some(modules.filter(|at| *at != 0).collect())
 }
 
 fn settled<T>(walk: impl FnMut() -> Result<T, kernel_memory::AccessError>) -> Result<T, Missing> {

@@ -23,12 +23,12 @@ mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 
+use kernel_memory::AddressSet;
 use objects::Objects;
 use places::Places;
 
 use super::hooks::netfilter;
 use crate::baseline::RegionKind;
-use crate::baseline::pointers::Pointer;
 use crate::check::{About, Check, Missing, Outcome, System};
 use crate::finding::{Finding, Hook};
 use crate::recover::Recovered;
@@ -64,8 +64,10 @@ struct Found {
 #[derive(Debug, Default)]
 pub struct Operations {
     recovered: Recovered,
-    pointers: Option<Result<Vec<Pointer>, Missing>>,
+    pointers: Option<Result<pointers::Expected, Missing>>,
     objects: Option<Objects>,
+    /// Functions of the kernel that pointers led to.
+    functions: AddressSet,
 }
 
 impl Check for Operations {
@@ -113,7 +115,8 @@ impl Operations {
         let recovered = &mut self.recovered;
         let pinned = system.baseline.region(RegionKind::Rodata);
         let pinned = pinned.map_or(0..0, |region| region.start..region.end());
-        let places = Places::gather(kernel, recovered, pinned)?;
+        let functions = std::mem::take(&mut self.functions);
+        let places = Places::gather(kernel, recovered, pinned, functions)?;
         if self.objects.is_none() {
             self.objects = Some(Objects::new(kernel)?);
         }
@@ -138,9 +141,10 @@ impl Operations {
             }
         }
         match self.pointers.get_or_insert_with(|| pointers::expected(system)) {
-            Ok(expected) => pointers::look(kernel, &places, expected, &mut found),
+            Ok(expected) => pointers::look(kernel, &places, expected, &mut found)?,
             Err(missing) => found.reduced.push(missing.0.clone()),
         }
+        self.functions = places.into_functions();
         Ok(found)
     }
 }

@@ -3,6 +3,8 @@
 //! the entries of /proc, protocols.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
 
 use kernel_memory::Kernel;
 
@@ -47,8 +49,19 @@ pub(super) struct Objects {
     of_inode: Fields,
     of_entry: Fields,
     of_protocol: Fields,
-    /// What an entry of /proc led to when it was seen first, by its address and name.
-    entries: HashMap<(u64, String), [u64; 3]>,
+    /// What an entry of /proc led to when it was seen first, by its address and path.
+    entries: HashMap<(u64, PathKey), [u64; 3]>,
+    paths: RandomState,
+}
+
+/// A path, as 64 bits that nobody can foretell: there are some hundred of them.
+type PathKey = u64;
+
+/// A directory of /proc.
+#[derive(Debug)]
+struct Directory {
+    path: String,
+    key: PathKey,
 }
 
 impl Objects {
@@ -79,6 +92,7 @@ impl Objects {
             of_entry: Fields::of(kernel, "proc_dir_entry", &entry)?,
             of_protocol: Fields::of(kernel, "proto", &["node.next", "name", "owner"])?,
             entries: HashMap::new(),
+            paths: RandomState::new(),
         })
     }
 
@@ -102,12 +116,14 @@ impl Objects {
         let mut proc = None;
         for (mounted, inode) in mounted.iter().zip(inodes) {
             let (magic, of_type) = (mounted.value(1), mounted.value(2));
-            let name = self
-                .of_type
-                .read_one(kernel, of_type)
-                .and_then(|of_type| kernel.string_at(of_type.value(0), NAME).ok())
-                .unwrap_or_default();
-            let what = format!("{name} on {}", mounted.text(5));
+            let what = || {
+                let name = self
+                    .of_type
+                    .read_one(kernel, of_type)
+                    .and_then(|of_type| kernel.string_at(of_type.value(0), NAME).ok())
+                    .unwrap_or_default();
+                format!("{name} on {}", mounted.text(5))
+            };
             // A file system of the image has its operations there; one of a module in any module.
             let home = places.of(of_type);
             let mut lead = |place: u64, member: &str, table: u64, of: &TableType| {
@@ -116,7 +132,7 @@ impl Objects {
                     places,
                     &home,
                     place,
-                    &format!("{member} of {what}"),
+                    &|| format!("{member} of {}", what()),
                     table,
                     of,
                     found,
@@ -150,11 +166,13 @@ impl Objects {
         let node = kernel.offset_of("proc_dir_entry", "subdir_node")?;
         let offset = |member| kernel.offset_of("proc_dir_entry", member);
         let offsets = [offset("proc_iops")?, offset("proc_ops")?, offset("seq_ops")?];
-        let mut seen = HashMap::new();
-        let mut level: Vec<(u64, String)> = Vec::new();
+        let mut seen = HashMap::with_capacity(self.entries.len());
+        let mut level: Vec<(u64, Rc<Directory>)> = Vec::new();
         for (directory, path) in directories {
             let Some(directory) = self.of_entry.read_one(kernel, *directory) else { continue };
-            level.extend(below(&directory, node).map(|first| (first, path.clone())));
+            let key = self.paths.hash_one(path.as_bytes());
+            let path = Rc::new(Directory { path: path.clone(), key });
+            level.extend(below(&directory, node).map(|first| (first, path)));
         }
         // Each step goes one node further in all trees at once.
         while !level.is_empty() && seen.len() < MOST_ENTRIES {
@@ -162,22 +180,32 @@ impl Objects {
             let mut next = Vec::new();
             let entries = self.of_entry.read(kernel, &addresses);
             let names = names(kernel, &entries);
-            for ((entry, name), (address, path)) in entries.iter().zip(names).zip(level) {
+            for ((entry, name), (address, directory)) in entries.iter().zip(&names).zip(level) {
                 let Some(entry) = entry else { continue };
+                let name = until_nul(name);
                 let beside = [LEFT, RIGHT].map(|side| entry.value(side));
                 let beside = beside.into_iter().filter(|link| *link != 0);
-                next.extend(beside.map(|link| (link.wrapping_sub(node), path.clone())));
-                let path = format!("{path}/{name}");
-                if is_directory(entry) {
-                    next.extend(below(entry, node).map(|first| (first, path.clone())));
+                next.extend(beside.map(|link| (link.wrapping_sub(node), Rc::clone(&directory))));
+                let key = self.paths.hash_one((directory.key, name));
+                let path = || format!("{}/{}", directory.path, String::from_utf8_lossy(name));
+                if is_directory(entry)
+                    && let Some(first) = below(entry, node)
+                {
+                    next.push((first, Rc::new(Directory { path: path(), key })));
                 }
-                let key = (address, path);
                 // A number that was given anew belongs to another entry.
+                let key = (address, key);
                 let tables = [IOPS, OPS, SEQUENCE].map(|table| entry.value(table));
                 let first = self.entries.get(&key).copied().unwrap_or(tables);
-                let one = Entry { path: &key.1, is_directory: is_directory(entry), first, tables };
-                self.entry(kernel, places, &one, offsets.map(|at| address + at), found);
                 seen.insert(key, first);
+                // What is in read-only data is compared there.
+                let pinned = |table: &u64| *table == 0 || places.is_pinned(*table);
+                if tables == first && tables.iter().all(pinned) {
+                    continue;
+                }
+                let is_directory = is_directory(entry);
+                let one = Entry { path: &path, is_directory, first, tables };
+                self.entry(kernel, places, &one, offsets.map(|at| address + at), found);
             }
             level = next;
         }
@@ -199,11 +227,11 @@ impl Objects {
         let types = [Some(&self.inode), Some(second), None];
         let tables = entry.tables.into_iter().zip(entry.first).zip(types).zip(OF_ENTRY).zip(at);
         for ((((table, first), of), member), at) in tables {
-            let what = format!("{member} of {}", entry.path);
+            let what = || format!("{member} of {}", (entry.path)());
             if table != first {
                 let wrong = Wrong {
                     target: table,
-                    what,
+                    what: what(),
                     expected: format!(
                         "it leads to {}, as when it was seen first",
                         name(kernel, first)
@@ -226,7 +254,7 @@ impl Objects {
                     {
                         let wrong = Wrong {
                             target: table,
-                            what,
+                            what: what(),
                             expected: "it leads to a table or function with an owner".to_owned(),
                             seen: format!("it leads to {table:#x}, {objection}"),
                             technique: "operations of an object replaced",
@@ -252,7 +280,7 @@ impl Objects {
         let link = kernel.offset_of("proto", "node")?;
         let chain = Chain { head, link, next: 0, end: head, most: MOST };
         for protocol in walk(kernel, recovered, &self.of_protocol, chain, "protocols")? {
-            let what = format!("protocol {}", protocol.text(1));
+            let what = || format!("protocol {}", protocol.text(1));
             self.protocol.look(kernel, places, &what, protocol.address, found);
         }
         Ok(())
@@ -271,7 +299,7 @@ const SEQUENCE: usize = 8;
 
 /// An entry of /proc with the tables that it leads to now, and when it was seen first.
 struct Entry<'p> {
-    path: &'p str,
+    path: &'p dyn Fn() -> String,
     is_directory: bool,
     first: [u64; 3],
     tables: [u64; 3],
@@ -281,16 +309,26 @@ fn is_directory(entry: &Record<'_>) -> bool {
     entry.value(MODE) & FORMAT == DIRECTORY
 }
 
-/// The names of entries, read in one go.
-fn names(kernel: &Kernel<'_>, entries: &[Option<Record<'_>>]) -> Vec<String> {
+/// The names of entries, read in one go, with what stands behind them; zeroes where there is none.
+fn names(kernel: &Kernel<'_>, entries: &[Option<Record<'_>>]) -> Vec<[u8; NAME]> {
     let place = |entry: &Option<Record<'_>>| entry.as_ref().map_or(0, |e| e.value(ENTRY_NAME));
     let places: Vec<(u64, u32)> = entries.iter().map(|entry| (place(entry), NAME as u32)).collect();
-    let text = |bytes: Vec<u8>| {
-        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-        String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
-    };
-    let names = kernel.memory.read_many(&places).into_iter();
-    names.map(|bytes| bytes.map(text).unwrap_or_default()).collect()
+    let mut names = vec![[0; NAME]; entries.len()];
+    let read = kernel.memory.visit_many(&places, &mut |index, bytes| {
+        if let (Some(name), Ok(Some(bytes))) =
+            (names.get_mut(index), bytes.map(|bytes| bytes.first_chunk()))
+        {
+            *name = *bytes;
+        }
+    });
+    if read.is_err() {
+        names.fill([0; NAME]);
+    }
+    names
+}
+
+fn until_nul(name: &[u8; NAME]) -> &[u8] {
+    name.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 /// The root of the tree of what a directory holds.
@@ -307,7 +345,7 @@ fn lead(
     places: &Places,
     home: &Place,
     at: u64,
-    what: &str,
+    what: &dyn Fn() -> String,
     table: u64,
     of: &TableType,
     found: &mut Found,
@@ -331,7 +369,7 @@ fn lead(
     };
     let wrong = Wrong {
         target: table,
-        what: what.to_owned(),
+        what: what(),
         expected: expected.to_owned(),
         seen: format!("it leads to {}", in_words(kernel, places, table)),
         technique: "operations of an object replaced",

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! In whose memory an address is, and whether code may be led to from there.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
-use kernel_memory::Kernel;
+use kernel_memory::{AddressSet, Kernel};
 
 use crate::check::Missing;
 use crate::checks::looks;
@@ -52,6 +53,8 @@ pub(super) struct Places {
     image: Range<u64>,
     pinned: Range<u64>,
     modules: Vec<(Range<u64>, String)>,
+    /// Addresses that were found to be functions of the kernel, which they then always are.
+    functions: RefCell<AddressSet>,
 }
 
 impl Places {
@@ -60,11 +63,17 @@ impl Places {
         kernel: &Kernel<'_>,
         recovered: &mut Recovered,
         pinned: Range<u64>,
+        functions: AddressSet,
     ) -> Result<Self, Missing> {
         let owners = Owners::gather(kernel, recovered);
         let image = owners.text.end..END_OF_IMAGE;
         let modules = modules(kernel, recovered)?;
-        Ok(Self { owners, image, pinned, modules })
+        Ok(Self { owners, image, pinned, modules, functions: functions.into() })
+    }
+
+    /// The functions of the kernel that are known, for the next look.
+    pub(super) fn into_functions(self) -> AddressSet {
+        self.functions.into_inner()
     }
 
     /// For tests.
@@ -75,12 +84,17 @@ impl Places {
         modules: Vec<(Range<u64>, String)>,
     ) -> Self {
         let image = owners.text.end..END_OF_IMAGE;
-        Self { owners, image, pinned, modules }
+        Self { owners, image, pinned, modules, functions: RefCell::default() }
+    }
+
+    /// Whether `address` is in the image's read-only data.
+    pub(super) fn is_pinned(&self, address: u64) -> bool {
+        self.pinned.contains(&address)
     }
 
     /// Who has `address`.
     pub(super) fn of(&self, address: u64) -> Place {
-        if self.pinned.contains(&address) {
+        if self.is_pinned(address) {
             return Place::Pinned;
         }
         if self.image.contains(&address) {
@@ -108,8 +122,14 @@ impl Places {
         place: &Place,
         target: u64,
     ) -> Option<String> {
+        if self.functions.borrow().contains(&target) {
+            return None;
+        }
         match self.owners.of(kernel, target) {
-            Some(Owner::Kernel { offset: 0, .. }) => None,
+            Some(Owner::Kernel { offset: 0, .. }) => {
+                self.functions.borrow_mut().insert(target);
+                None
+            }
             Some(Owner::Kernel { symbol, offset }) => {
                 Some(format!("in the middle of {symbol} ({offset:#x} bytes in)"))
             }

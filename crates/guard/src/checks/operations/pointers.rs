@@ -11,7 +11,7 @@ use kernel_memory::Kernel;
 use super::places::{Place, Places};
 use super::{Found, Wrong};
 use crate::baseline::pointers::{FACT, Pointer, from_words};
-use crate::batch::read_each;
+use crate::batch::Places as Batch;
 use crate::check::{Missing, System};
 use crate::confirm::all_keys;
 use crate::finding::Hook;
@@ -25,8 +25,22 @@ const REGISTERED: [&str; 2] = [
     "panic_blink",
 ];
 
-/// The pointers that are looked at, in order of address.
-pub(super) fn expected(system: &System<'_>) -> Result<Vec<Pointer>, Missing> {
+/// The pointers that are looked at, in order of address, and how they are read.
+#[derive(Debug)]
+pub(super) struct Expected {
+    pointers: Vec<Pointer>,
+    batch: Batch,
+}
+
+impl Expected {
+    pub(super) fn of(pointers: Vec<Pointer>) -> Self {
+        let batch = Batch::of(pointers.iter().map(|pointer| (pointer.address, 8)));
+        Self { pointers, batch }
+    }
+}
+
+/// The pointers that are looked at.
+pub(super) fn expected(system: &System<'_>) -> Result<Expected, Missing> {
     let System { kernel, baseline, .. } = system;
     let words = baseline.fact(FACT).ok_or_else(|| {
         Missing::because(
@@ -42,29 +56,33 @@ pub(super) fn expected(system: &System<'_>) -> Result<Vec<Pointer>, Missing> {
     // What static calls lead to is for the check of these.
     let keys: BTreeSet<u64> = all_keys(baseline.sites(kernel)).collect();
     pointers.retain(|pointer| !keys.contains(&pointer.address));
-    Ok(pointers)
+    Ok(Expected::of(pointers))
 }
 
 /// Those that lead elsewhere than by the image.
-pub(super) fn changed(kernel: &Kernel<'_>, pointers: &[Pointer]) -> Vec<(Pointer, u64)> {
-    let places: Vec<(u64, u32)> = pointers.iter().map(|pointer| (pointer.address, 8)).collect();
+fn changed(kernel: &Kernel<'_>, expected: &Expected) -> Result<Vec<(Pointer, u64)>, Missing> {
     let mut changed = Vec::new();
-    read_each(kernel.memory, &places, &mut |index, bytes| {
+    expected.batch.visit(kernel.memory, &mut |index, bytes| {
         let seen = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        if let Some(pointer) = pointers.get(index)
+        if let Some(pointer) = expected.pointers.get(index)
             && seen != pointer.target
             // A null pointer leads nowhere: it is how the kernel switches an operation off.
             && seen != 0
         {
             changed.push((*pointer, seen));
         }
-    });
-    changed
+    })?;
+    Ok(changed)
 }
 
 /// What is wrong with those that changed.
-pub(super) fn look(kernel: &Kernel<'_>, places: &Places, pointers: &[Pointer], found: &mut Found) {
-    for (pointer, seen) in changed(kernel, pointers) {
+pub(super) fn look(
+    kernel: &Kernel<'_>,
+    places: &Places,
+    expected: &Expected,
+    found: &mut Found,
+) -> Result<(), Missing> {
+    for (pointer, seen) in changed(kernel, expected)? {
         let name = name(kernel, pointer.address);
         let handler = places.owners.describe(kernel, seen);
         let hook = |owner: &str| Hook {
@@ -94,6 +112,7 @@ pub(super) fn look(kernel: &Kernel<'_>, places: &Places, pointers: &[Pointer], f
             owner,
         });
     }
+    Ok(())
 }
 
 fn name(kernel: &Kernel<'_>, address: u64) -> String {

@@ -39,7 +39,7 @@ impl TableType {
         &self,
         kernel: &Kernel<'_>,
         places: &Places,
-        what: &str,
+        what: &dyn Fn() -> String,
         table: u64,
         found: &mut Found,
     ) {
@@ -64,7 +64,7 @@ impl TableType {
             };
             let wrong = Wrong {
                 target,
-                what: format!("{member} of {what} (struct {})", self.name),
+                what: format!("{member} of {} (struct {})", what(), self.name),
                 expected: format!("it leads to a function of {of}"),
                 seen: format!("it leads to {handler}, {objection}"),
                 technique: "operation replaced",

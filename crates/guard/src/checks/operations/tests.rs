@@ -6,6 +6,7 @@ use kernel_memory::{FakeMemory, Kernel};
 use super::places::Place;
 use super::tables::TableType;
 use super::*;
+use crate::baseline::pointers::Pointer;
 use crate::owners::{Image, Owner, Owners};
 
 const TEXT: u64 = 0xffff_ffff_8100_0000;
@@ -78,7 +79,7 @@ fn wrong_with(table: u64, bind: u64) -> Vec<(u64, String)> {
     with_kernel(&memory, |kernel| {
         let of = TableType::of(kernel, "proto").unwrap();
         let mut found = Found::default();
-        of.look(kernel, &places(), "protocol TCP", table, &mut found);
+        of.look(kernel, &places(), &|| "protocol TCP".to_owned(), table, &mut found);
         found.wrong.into_iter().map(|(place, wrong)| (place, wrong.what)).collect()
     })
 }
@@ -100,10 +101,11 @@ fn a_pointer_of_the_image_that_leads_elsewhere_is_a_hook_or_wrong() {
     let look = |seen: u64| {
         let mut memory = FakeMemory::new();
         memory.write_u64(DATA + 8, seen);
-        let pointers = [Pointer { address: DATA + 8, target: TEXT }];
+        let pointers = vec![Pointer { address: DATA + 8, target: TEXT }];
+        let expected = pointers::Expected::of(pointers);
         with_kernel(&memory, |kernel| {
             let mut found = Found::default();
-            pointers::look(kernel, &places(), &pointers, &mut found);
+            pointers::look(kernel, &places(), &expected, &mut found).unwrap();
             (found.hooks.len(), found.wrong.into_keys().collect::<Vec<_>>())
         })
     };

@@ -8,9 +8,9 @@
 //! each; `pid_namespace.idr` leads to `struct pid`, whose `tasks[PIDTYPE_PID]` leads to the thread;
 //! `sibling` rings the children of a parent and `cg_list` the members of a cgroup.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::BTreeMap;
 
-use kernel_memory::{AccessError, Kernel};
+use kernel_memory::{AccessError, AddressMap, AddressSet, Kernel};
 
 use crate::check::Missing;
 use crate::checks::looks;
@@ -33,11 +33,14 @@ pub(super) struct Key {
     pub(super) address: u64,
 }
 
+/// `TASK_COMM_LEN` (include/linux/sched.h).
+pub(super) type Comm = [u8; 16];
+
 /// Where a task was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// Its name.
-    pub(super) comm: String,
+    /// Its name, with what stands behind it.
+    pub(super) comm: Comm,
     /// On the task list, or on the thread list of a leader that is.
     pub(super) on_list: bool,
     /// In the pid table.
@@ -49,13 +52,6 @@ pub(super) struct Found {
 pub(super) struct Snapshot {
     /// Those visible in the guard's pid namespace.
     pub(super) tasks: BTreeMap<Key, Found>,
-}
-
-impl Snapshot {
-    /// The keys of the tasks that `wanted` accepts.
-    pub(super) fn keys(&self, wanted: impl Fn(&Found) -> bool) -> BTreeSet<Key> {
-        self.tasks.iter().filter(|(_, found)| wanted(found)).map(|(key, _)| *key).collect()
-    }
 }
 
 // Positions in `Walker::of_task`.
@@ -147,13 +143,14 @@ impl Walker {
     /// Looks once.
     pub(super) fn look(&self, kernel: &Kernel<'_>) -> Result<Snapshot, Missing> {
         let table = self.pid_table(kernel)?;
-        let mut known: HashMap<u64, Record<'_>> = HashMap::new();
+        let mut known: AddressMap<Record<'_>> = AddressMap::default();
         let addresses: Vec<u64> = table.keys().copied().collect();
         self.read_into(kernel, &addresses, &mut known);
         let listed = self.walk_lists(kernel, &mut known);
         let related = self.follow_relations(kernel, &mut known);
         let numbers = self.numbers(kernel, &known, &table);
-        let mut snapshot = Snapshot::default();
+        // Put in order once all are there, which is faster than one by one.
+        let mut tasks = Vec::with_capacity(known.len());
         for (address, record) in &known {
             let Some(tid) = numbers.get(address).copied() else { continue };
             let on_list = listed.contains(address);
@@ -163,10 +160,11 @@ impl Walker {
             }
             let tgid = numbers.get(&record.value(LEADER)).copied().unwrap_or(0);
             let key = Key { tgid, tid, started: record.value(STARTED), address: *address };
-            let found = Found { comm: record.text(COMM), on_list, in_table };
-            snapshot.tasks.insert(key, found);
+            let comm = record.bytes(COMM).first_chunk().copied().unwrap_or_default();
+            let found = Found { comm, on_list, in_table };
+            tasks.push((key, found));
         }
-        Ok(snapshot)
+        Ok(Snapshot { tasks: tasks.into_iter().collect() })
     }
 
     /// The first task, and the threads that have a number in the guard's pid namespace: in the initial
@@ -174,6 +172,11 @@ impl Walker {
     pub(in crate::checks) fn numbered(&self, kernel: &Kernel<'_>) -> Result<Vec<u64>, Missing> {
         let numbered = self.pid_table(kernel)?.into_keys();
         Ok(std::iter::once(self.first_task).chain(numbered).collect())
+    }
+
+    /// Whether somebody could name the guard's own thread.
+    pub(super) fn knows_itself(&self) -> bool {
+        self.own_task.is_some()
     }
 
     /// The guard's own thread.
@@ -186,7 +189,7 @@ impl Walker {
         &'s self,
         kernel: &Kernel<'_>,
         addresses: &[u64],
-        known: &mut HashMap<u64, Record<'s>>,
+        known: &mut AddressMap<Record<'s>>,
     ) {
         for record in self.of_task.read(kernel, addresses).into_iter().flatten() {
             known.insert(record.address, record);
@@ -194,29 +197,34 @@ impl Walker {
     }
 
     /// Task by task, its number, from the pid table of the guard's namespace.
-    fn pid_table(&self, kernel: &Kernel<'_>) -> Result<BTreeMap<u64, u32>, Missing> {
+    fn pid_table(&self, kernel: &Kernel<'_>) -> Result<AddressMap<u32>, Missing> {
         let table = kernel.object("pid_namespace", self.namespace)?.field("idr")?;
         let entries = looks::settled(|| kernel.idr(table.address()))?;
         let ranges: Vec<(u64, u32)> =
             entries.iter().map(|(_, pid)| (pid.wrapping_add(self.pid_tasks), 8)).collect();
-        let firsts = kernel.memory.read_many(&ranges);
-        let tasks = entries.iter().zip(firsts).filter_map(|((number, _), first)| {
-            let first = u64::from_le_bytes(first.ok()?.try_into().ok()?);
+        let mut tasks = AddressMap::default();
+        tasks.reserve(entries.len());
+        kernel.memory.visit_many(&ranges, &mut |index, first| {
+            let Some((number, _)) = entries.get(index) else { return };
+            let Ok(Some(first)) = first.map(|first| first.first_chunk()) else { return };
+            let first = u64::from_le_bytes(*first);
             // A number may outlive its thread as that of a group or session, and a pid that is
             // being made has no task yet.
-            (first != 0).then(|| (first.wrapping_sub(self.pid_link), *number as u32))
-        });
-        Ok(tasks.collect())
+            if first != 0 {
+                tasks.insert(first.wrapping_sub(self.pid_link), *number as u32);
+            }
+        })?;
+        Ok(tasks)
     }
 
     /// The tasks on the task list and on the thread lists of those.
     fn walk_lists<'s>(
         &'s self,
         kernel: &Kernel<'_>,
-        known: &mut HashMap<u64, Record<'s>>,
-    ) -> HashSet<u64> {
+        known: &mut AddressMap<Record<'s>>,
+    ) -> AddressSet {
         let mut leaders = Vec::new();
-        let mut seen = HashSet::new();
+        let mut seen = AddressSet::default();
         let mut task = self.first_task;
         while seen.insert(task) && seen.len() < MOST_TASKS {
             if !known.contains_key(&task) {
@@ -233,7 +241,7 @@ impl Walker {
             let Some(first) = first.ok().and_then(|bytes| bytes.try_into().ok()) else { continue };
             let head = signal.wrapping_add(self.thread_head);
             let mut node = u64::from_le_bytes(first);
-            let mut ring = HashSet::new();
+            let mut ring = AddressSet::default();
             while node != head && ring.insert(node) && ring.len() < MOST_TASKS {
                 let thread = node.wrapping_sub(self.thread_node);
                 if !known.contains_key(&thread) {
@@ -251,9 +259,9 @@ impl Walker {
     fn follow_relations<'s>(
         &'s self,
         kernel: &Kernel<'_>,
-        known: &mut HashMap<u64, Record<'s>>,
-    ) -> HashSet<u64> {
-        let mut unknown = HashSet::new();
+        known: &mut AddressMap<Record<'s>>,
+    ) -> AddressSet {
+        let mut unknown = AddressSet::default();
         for record in known.values() {
             let next = record.value(NEXT_SIBLING);
             // The ring of siblings passes through the head in their parent.
@@ -270,7 +278,7 @@ impl Walker {
             let addresses: Vec<u64> = known.keys().copied().collect();
             let records: Vec<_> =
                 of_cgroup.read(kernel, &addresses).into_iter().flatten().collect();
-            let heads: HashSet<u64> = records
+            let heads: AddressSet = records
                 .iter()
                 .flat_map(|record| self.css_heads.iter().map(|head| record.value(1) + head))
                 .collect();
@@ -281,7 +289,7 @@ impl Walker {
         unknown.retain(|address| !known.contains_key(address));
         let unknown: Vec<u64> = unknown.into_iter().collect();
         let records = self.of_task.read(kernel, &unknown).into_iter().flatten();
-        let mut related = HashSet::new();
+        let mut related = AddressSet::default();
         for record in records.filter(is_task) {
             related.insert(record.address);
             known.insert(record.address, record);
@@ -293,11 +301,10 @@ impl Walker {
     fn numbers(
         &self,
         kernel: &Kernel<'_>,
-        known: &HashMap<u64, Record<'_>>,
-        table: &BTreeMap<u64, u32>,
-    ) -> HashMap<u64, u32> {
-        let mut numbers: HashMap<u64, u32> =
-            table.iter().map(|(task, number)| (*task, *number)).collect();
+        known: &AddressMap<Record<'_>>,
+        table: &AddressMap<u32>,
+    ) -> AddressMap<u32> {
+        let mut numbers = table.clone();
         let rest: Vec<&Record<'_>> =
             known.values().filter(|record| !table.contains_key(&record.address)).collect();
         if self.level == 0 {

@@ -70,6 +70,8 @@ impl Difference {
 #[derive(Debug, Default)]
 pub struct Tasks {
     recovered: Recovered,
+    /// How memory is walked, from the guard's own thread.
+    walker: Option<Walker>,
 }
 
 impl Check for Tasks {
@@ -90,11 +92,22 @@ impl Check for Tasks {
 
     fn run(&mut self, system: &System<'_>, outcome: &mut Outcome) -> Result<(), Missing> {
         let kernel = &system.kernel;
-        let current = system.views.current_task();
-        if let Err(missing) = &current {
-            outcome.reduced.push(format!("seen from the initial pid namespace: {}", missing.0));
-        }
-        let walker = Walker::new(kernel, &mut self.recovered, current.ok())?;
+        let walker = match self.walker.take() {
+            Some(walker) => walker,
+            None => {
+                let current = system.views.current_task();
+                if let Err(missing) = &current {
+                    let from = format!("seen from the initial pid namespace: {}", missing.0);
+                    outcome.reduced.push(from);
+                }
+                Walker::new(kernel, &mut self.recovered, current.ok())?
+            }
+        };
+        // One that does not know the guard's own thread looks for it again the next time.
+        let walker = match walker.knows_itself() {
+            true => &*self.walker.insert(walker),
+            false => &walker,
+        };
         let mut last = Snapshot::default();
         let mut private: BTreeSet<Key> = BTreeSet::new();
         let mut unusable: BTreeSet<String> = BTreeSet::new();
@@ -177,17 +190,18 @@ fn differences(
     iterated: Option<&BTreeSet<(u32, u32)>>,
     listed: Option<&BTreeSet<(u32, u32)>>,
 ) -> BTreeSet<(Key, Difference)> {
-    let stayed = looks::missing_from(&before.keys(|_| true), |_| false, &after.keys(|_| true));
     let mut differences = BTreeSet::new();
-    let both = |key: &Key, of: fn(&memory::Found) -> bool| {
-        [before, after].iter().all(|snapshot| snapshot.tasks.get(key).is_some_and(of))
-    };
-    for key in stayed {
-        if both(&key, |found| !found.on_list && !found.in_table) {
+    // What came or went meanwhile is in only one of the two.
+    for (key, found) in &after.tasks {
+        let (key, Some(earlier)) = (*key, before.tasks.get(key)) else { continue };
+        let on_list = found.on_list || earlier.on_list;
+        let in_table = found.in_table || earlier.in_table;
+        let neither = |found: &memory::Found| !found.on_list && !found.in_table;
+        if neither(found) && neither(earlier) {
             differences.insert((key, Difference::OnNoList));
-        } else if both(&key, |found| !found.on_list) {
+        } else if !on_list {
             differences.insert((key, Difference::NotOnTaskList));
-        } else if both(&key, |found| !found.in_table) {
+        } else if !in_table {
             differences.insert((key, Difference::NotInPidTable));
         }
         let number = (key.tgid, key.tid);
@@ -202,7 +216,8 @@ fn differences(
 }
 
 fn finding(system: &System<'_>, last: &Snapshot, key: Key, differences: &[Difference]) -> Finding {
-    let comm = last.tasks.get(&key).map(|found| found.comm.clone()).unwrap_or_default();
+    let comm = last.tasks.get(&key).map(|found| found.comm).unwrap_or_default();
+    let comm = String::from_utf8_lossy(comm.split(|byte| *byte == 0).next().unwrap_or_default());
     let seen: Vec<&str> = differences.iter().map(|difference| difference.seen()).collect();
     let mut evidence = vec![
         format!("seen in each of {} looks", looks::LOOKS),

@@ -13,7 +13,14 @@ fn key(tid: u32) -> Key {
 
 fn snapshot(tasks: &[(Key, bool, bool)]) -> Snapshot {
     let tasks = tasks.iter().map(|(key, on_list, in_table)| {
-        (*key, Found { comm: "task".to_owned(), on_list: *on_list, in_table: *in_table })
+        (
+            *key,
+            Found {
+                comm: *b"task\0\0\0\0\0\0\0\0\0\0\0\0",
+                on_list: *on_list,
+                in_table: *in_table,
+            },
+        )
     });
     Snapshot { tasks: tasks.collect() }
 }
@@ -67,7 +74,7 @@ fn a_number_used_again_is_another_task() {
 
 #[test]
 fn a_view_that_lacks_the_guard_itself_looks_from_elsewhere() {
-    let view = |tid| vec![TaskView { tgid: tid, tid, comm: String::new() }];
+    let view = |tid| vec![TaskView { tgid: tid, tid }];
     assert!(usable(Ok(view(7)), Some(key(7))).is_ok());
     assert!(usable(Ok(view(8)), Some(key(7))).is_err());
     assert!(usable(Ok(view(8)), None).is_ok());
