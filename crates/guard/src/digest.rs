@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn wide_instructions_give_the_same_digest() {
         let key = Key::draw();
-        let bytes: Vec<u8> = (0..PAGE).map(|at| (at * 7919 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..PAGE).map(|at| ((at * 7919) >> 3) as u8).collect();
         let words = bytes.as_chunks::<8>().0;
         for length in [1, 3, 4, 5, 511, 512] {
             assert_eq!(sum(&words[..length], &key.0), nh(&words[..length], &key.0));
