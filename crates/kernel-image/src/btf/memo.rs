@@ -86,12 +86,12 @@ mod tests {
         let memo = Memo::default();
         let place =
             |of: u32, bits| Some(Place { type_id: TypeId(of), bit_offset: bits, bit_size: 0 });
-        let never = || unreachable!("it was asked for before");
+        let another = || place(8, 128);
         assert_eq!(memo.place(TypeId(1), "next", || place(7, 64)), place(7, 64));
         assert_eq!(memo.place(TypeId(2), "next", || None), None);
-        assert_eq!(memo.place(TypeId(1), "next", never), place(7, 64));
-        assert_eq!(memo.place(TypeId(2), "next", never), None);
+        assert_eq!(memo.place(TypeId(1), "next", another), place(7, 64));
+        assert_eq!(memo.place(TypeId(2), "next", another), None);
         assert_eq!(memo.type_named("list_head", || Some(TypeId(3))), Some(TypeId(3)));
-        assert_eq!(memo.type_named("list_head", || unreachable!("again")), Some(TypeId(3)));
+        assert_eq!(memo.type_named("list_head", || Some(TypeId(4))), Some(TypeId(3)));
     }
 }
