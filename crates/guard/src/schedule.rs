@@ -134,6 +134,9 @@ impl Schedule {
         let pass = self.pass.as_mut()?;
         if let Some(allowance) = &mut self.allowance {
             allowance.account(now, used);
+            if pass.whole {
+                allowance.forgive();
+            }
         }
         let in_the_way = news && now >= pass.began + self.gap;
         let spent = !pass.whole && self.allowance.as_ref().is_some_and(Allowance::is_spent);
@@ -152,7 +155,8 @@ impl Schedule {
 }
 
 /// Processor time that may be used: a share of the time that goes by. What is not used is kept for
-/// one period; what was used beyond it has to come in again, over two periods at most.
+/// one period; what was used beyond it has to come in again, but for no more than one period, and not
+/// what a whole pass used: else all would stand still after it.
 #[derive(Clone, Debug)]
 struct Allowance {
     share: f64,
@@ -171,9 +175,13 @@ impl Allowance {
         if let Some((then, before)) = self.last {
             let came = self.share * now.saturating_duration_since(then).as_secs_f64();
             let went = used.saturating_sub(before).as_secs_f64();
-            self.left = (self.left + came - went).clamp(-2.0 * self.most, self.most);
+            self.left = (self.left + came - went).clamp(-self.most, self.most);
         }
         self.last = Some((now, used));
+    }
+
+    fn forgive(&mut self) {
+        self.left = self.left.max(0.0);
     }
 
     fn is_spent(&self) -> bool {
@@ -255,6 +263,19 @@ mod tests {
         }
         let share = machine.used.as_secs_f64() / machine.at().as_secs_f64();
         assert!(share < 0.022, "{share}");
+    }
+
+    #[test]
+    fn after_a_whole_pass_nobody_waits_for_what_it_used() {
+        // 20 ms of the 40 that all take together come in each second.
+        let mut machine = Machine::new(Some(0.02), 10);
+        assert_eq!(machine.pass(false).len(), 4);
+        assert_eq!(machine.pass(false), ["text", "slow"]);
+        machine.schedule.announced(Announced::Module);
+        assert_eq!(machine.pass(false).len(), 4);
+        machine.pass(false);
+        machine.pass(false);
+        assert_eq!(machine.pass(false).len(), 2);
     }
 
     #[test]
