@@ -2,11 +2,11 @@
 /*
  * CR4.SMEP and CR4.SMAP of each CPU are off and stay so.
  *
- * Written to the register alone that lasts for moments: where a processor has no INVPCID, the kernel
- * writes CR4 anew from its copy (cpu_tlbstate.cr4) with each global flush of translations, which
- * loading a module already asks for, and it puts the bits that it pinned (cr4_pinned_bits,
- * arch/x86/kernel/cpu/common.c) into whatever it writes. So the bits are taken out of what is pinned
- * first, and then the kernel's own function clears them in copy and register.
+ * Written to the register alone that lasts for moments: where a processor has no INVPCID, the
+ * kernel writes CR4 anew from its copy (cpu_tlbstate.cr4) with each global flush of translations,
+ * which loading a module already asks for, and it puts the bits that it pinned (cr4_pinned_bits,
+ * arch/x86/kernel/cpu/common.c) into whatever it writes. So the bits are taken out of what is
+ * pinned first, and then the kernel's own function clears them in copy and register.
  */
 #include "attack.h"
 
@@ -19,8 +19,8 @@ static unsigned long *pinned;
 static unsigned long original;
 
 /*
- * On all CPUs while nothing else runs on any: the kernel warns of bits that are not as they are pinned
- * when it writes CR4.
+ * On all CPUs while nothing else runs on any: the kernel warns of bits that are not as they are
+ * pinned when it writes CR4.
  */
 static int set(void *on)
 {
