@@ -44,5 +44,5 @@ pub use memory_views::MemoryViews;
 pub use modules::{ModuleFiles, NoModuleFiles};
 pub use registers::{NoRegisters, Registers};
 pub use run::{Guard, Report};
-pub use schedule::{Announced, Schedule};
+pub use schedule::{Announced, Begun, Schedule};
 pub use views::{NoViews, Views};

@@ -5,7 +5,7 @@
 //! the next look and by nothing else. On a small or busy machine all of them together would cost more
 //! than a guard may, so a watch has a share of one processor. Checks of [`Pace::EachPass`] always
 //! run; the others run in turn, who waited longest first, for as long as the share lasts, and go on
-//! in the next pass. Nobody waits for more than [`LONGEST`].
+//! as soon as some of it has come in again. Nobody waits for more than [`LONGEST`].
 //!
 //! What the kernel announces brings a pass forward, with the checks that look at what was announced.
 //! A module that was loaded may have done anything, so the pass after it is a whole one.
@@ -37,6 +37,15 @@ struct Turn {
     last: Option<Instant>,
 }
 
+/// What begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// A pass.
+    Pass,
+    /// More of the last pass, by checks that it had no processor time left for.
+    Rest,
+}
+
 /// The pass that is under way.
 #[derive(Clone, Debug)]
 struct Pass {
@@ -54,6 +63,8 @@ pub struct Schedule {
     turns: Vec<Turn>,
     allowance: Option<Allowance>,
     pass: Option<Pass>,
+    /// What the last pass by the period had no processor time left for.
+    rest: VecDeque<&'static str>,
     /// When the last pass of any kind began, and the last that came by the period.
     last: Option<Instant>,
     last_regular: Option<Instant>,
@@ -78,6 +89,7 @@ impl Schedule {
             turns: checks.into_iter().map(turn).collect(),
             allowance: share.map(|share| Allowance::new(share, period)),
             pass: None,
+            rest: VecDeque::new(),
             last: None,
             last_regular: None,
             asked: None,
@@ -89,20 +101,35 @@ impl Schedule {
         self.asked = self.asked.max(Some(what));
     }
 
-    /// How long to wait from `now` until the next pass; nothing if it is due.
+    /// How long to wait from `now` until the next pass, or more of the last one; nothing if it is due.
     pub fn wait(&self, now: Instant) -> Duration {
-        let (Some(last), Some(regular)) = (self.last, self.last_regular) else {
-            return Duration::ZERO;
-        };
-        let regular = regular + self.period;
-        let next = if self.asked.is_some() { regular.min(last + self.gap) } else { regular };
-        next.saturating_duration_since(now)
+        let next = self.next_pass().map(|next| next.saturating_duration_since(now));
+        let rest = self.rest_comes().map(|rest| rest.saturating_duration_since(now));
+        next.map_or(Duration::ZERO, |next| rest.map_or(next, |rest| rest.min(next)))
     }
 
-    /// A pass begins. `used` is the processor time that the process has used since its start.
-    pub fn begin(&mut self, now: Instant, used: Duration) {
+    /// When the next pass is due; none before the first.
+    fn next_pass(&self) -> Option<Instant> {
+        let (last, regular) = (self.last?, self.last_regular? + self.period);
+        Some(if self.asked.is_some() { regular.min(last + self.gap) } else { regular })
+    }
+
+    /// When there is processor time for more of the last pass; none if all of it was done.
+    fn rest_comes(&self) -> Option<Instant> {
+        self.rest.front()?;
+        self.allowance.as_ref().map_or(self.last, Allowance::comes)
+    }
+
+    /// A pass begins, or more of the last one if no new one is due. `used` is the processor time that
+    /// the process has used since its start.
+    pub fn begin(&mut self, now: Instant, used: Duration) -> Begun {
         if let Some(allowance) = &mut self.allowance {
             allowance.account(now, used);
+        }
+        if self.next_pass().is_some_and(|next| now < next) {
+            let left = std::mem::take(&mut self.rest);
+            self.pass = Some(Pass { began: now, whole: false, left });
+            return Begun::Rest;
         }
         let asked = self.asked.take();
         let first = self.last.is_none();
@@ -113,7 +140,9 @@ impl Schedule {
             // A stable sort: of those that look in each pass the order of the guard decides.
             left.sort_by_key(|turn| (turn.pace, turn.last.filter(|_| turn.pace == Pace::InTurn)));
         }
-        if !(due || whole) {
+        if due || whole {
+            self.rest.clear();
+        } else {
             left.retain(|turn| turn.pace == Pace::EachPass);
         }
         let left = left.into_iter().map(|turn| turn.name).collect();
@@ -126,6 +155,7 @@ impl Schedule {
             // It was told of before it was initialised: look once more at what it does then.
             self.asked = Some(Announced::Change);
         }
+        Begun::Pass
     }
 
     /// The check to run next in this pass; none when it is over. `news` is whether the kernel has
@@ -148,6 +178,7 @@ impl Schedule {
                 turn.last = Some(now);
                 return Some(name);
             }
+            self.rest.push_back(name);
         }
         self.pass = None;
         None
@@ -164,6 +195,10 @@ struct Allowance {
     left: f64,
     last: Option<(Instant, Duration)>,
 }
+
+/// How much of what may be kept has to have come in before more of a pass is done: to wake up costs
+/// processor time as well.
+const WORTH_IT: f64 = 0.2;
 
 impl Allowance {
     fn new(share: f64, period: Duration) -> Self {
@@ -182,6 +217,13 @@ impl Allowance {
 
     fn forgive(&mut self) {
         self.left = self.left.max(0.0);
+    }
+
+    /// When enough has come in to go on.
+    fn comes(&self) -> Option<Instant> {
+        let (then, _) = self.last?;
+        let lacking = (WORTH_IT * self.most - self.left).max(0.0);
+        Some(then + Duration::try_from_secs_f64(lacking / self.share).ok()?)
     }
 
     fn is_spent(&self) -> bool {
@@ -218,16 +260,23 @@ mod tests {
             Self { schedule, start, now: start, used: Duration::ZERO, each }
         }
 
-        /// Waits until the next pass is due and runs it.
-        fn pass(&mut self, news: bool) -> Vec<&'static str> {
+        /// Waits until something is due and runs it.
+        fn step(&mut self, news: bool) -> (Begun, Vec<&'static str>) {
             self.now += self.schedule.wait(self.now);
-            self.schedule.begin(self.now, self.used);
+            let begun = self.schedule.begin(self.now, self.used);
             let mut ran = Vec::new();
             while let Some(name) = self.schedule.next(self.now, self.used, news) {
                 ran.push(name);
                 self.now += self.each;
                 self.used += self.each;
             }
+            (begun, ran)
+        }
+
+        /// The same, of a pass.
+        fn pass(&mut self, news: bool) -> Vec<&'static str> {
+            let (begun, ran) = self.step(news);
+            assert_eq!(begun, Begun::Pass);
             ran
         }
 
@@ -247,14 +296,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_share_does_not_allow_goes_on_in_the_next_pass_and_nobody_is_passed_over() {
-        // Four checks of 10 ms each second, 2 % of a processor for them: two of them in each pass.
+    fn what_the_share_does_not_allow_goes_on_later_and_nobody_is_passed_over() {
+        // Four checks of 10 ms each second, 2 % of a processor for them: two of them in each second.
         let mut machine = Machine::new(Some(0.02), 10);
         let mut ran = machine.pass(false);
         assert_eq!(ran.len(), 4, "the first pass is a whole one");
         ran.clear();
-        for _ in 0..61 {
-            ran.extend(machine.pass(false));
+        while machine.at() < SECOND * 61 {
+            ran.extend(machine.step(false).1);
         }
         let count = |name: &str| ran.iter().filter(|one| **one == name).count();
         assert_eq!(count("text"), 61);
@@ -273,17 +322,35 @@ mod tests {
         assert_eq!(machine.pass(false), ["text", "slow"]);
         machine.schedule.announced(Announced::Module);
         assert_eq!(machine.pass(false).len(), 4);
+        let module = machine.at();
+        while machine.step(false).1 != ["slow"] {
+            assert!(machine.at() < module + SECOND * 2);
+        }
+    }
+
+    #[test]
+    fn a_check_is_not_kept_until_the_next_pass_when_processor_time_comes_in_before() {
+        // Of 40 ms that all take together 36 come in each second.
+        let mut machine = Machine::new(Some(0.036), 10);
         machine.pass(false);
-        machine.pass(false);
-        assert_eq!(machine.pass(false).len(), 2);
+        let mut last: [Option<Duration>; 4] = [None; 4];
+        while machine.at() < SECOND * 30 {
+            let (_, ran) = machine.step(false);
+            for name in ran {
+                let at = CHECKS.iter().position(|(check, _)| *check == name).unwrap();
+                let before = last[at].replace(machine.at());
+                let waited = machine.at() - before.unwrap_or(machine.at());
+                assert!(waited < SECOND * 3 / 2, "{name} waited {waited:?}");
+            }
+        }
     }
 
     #[test]
     fn nobody_waits_longer_than_the_longest_time_however_small_the_share() {
         let mut machine = Machine::new(Some(0.000_01), 10);
         let mut last = [Duration::ZERO; 4];
-        for _ in 0..100 {
-            for name in machine.pass(false) {
+        for _ in 0..200 {
+            for name in machine.step(false).1 {
                 let at = CHECKS.iter().position(|(check, _)| *check == name).unwrap();
                 let waited = machine.at() - std::mem::replace(&mut last[at], machine.at());
                 assert!(waited <= LONGEST + SECOND + SECOND / 10, "{name} waited {waited:?}");
@@ -325,6 +392,7 @@ mod tests {
         assert_eq!(machine.pass(true), ["text", "slow"]);
         machine.schedule.announced(Announced::Change);
         assert_eq!(machine.pass(false), ["text"]);
-        assert_eq!(machine.pass(false), ["text", "other", "third", "slow"], "who waited longest");
+        assert_eq!(machine.step(false), (Begun::Rest, vec!["other", "third"]));
+        assert_eq!(machine.pass(false), ["text", "slow", "other", "third"], "who waited longest");
     }
 }

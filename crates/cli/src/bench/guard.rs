@@ -23,7 +23,7 @@ use crate::clock::cpu_ns;
 use crate::live::{self, LiveWatch};
 use crate::report_text::duration;
 use crate::screen::Style;
-use crate::watch::{Counts, EntryShown, Pacing, Subject, Teller, follow};
+use crate::watch::{Counts, EntryShown, Pacing, SHARE_PERCENT, Subject, Teller, follow};
 
 /// Most for the check of the text, median, in milliseconds.
 const TEXT_MS: f64 = 10.0;
@@ -69,7 +69,7 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> anyhow::Result<Bench> 
     let mut watch = LiveWatch::open(&all_checks)?;
     let mut meter = Meter::default();
     let passes = u64::from(arguments.seconds) + 1;
-    let pacing = Pacing { period: Duration::from_secs(1), share: Some(CPU_PERCENT / 100.0) };
+    let pacing = Pacing { period: Duration::from_secs(1), share: Some(SHARE_PERCENT / 100.0) };
     follow(&mut watch, pacing, Some(passes), &mut meter)?;
     let watch_peak = peak_kib()?;
     let pause = Duration::from_millis(arguments.pause.into());
@@ -212,7 +212,7 @@ impl Teller for Meter {
     fn news(&mut self, _: &News) -> io::Result<()> {
         Ok(())
     }
-    fn pass(&mut self, pass: &Report, _: Counts) -> io::Result<()> {
+    fn pass(&mut self, pass: &Report, counts: Counts) -> io::Result<()> {
         let now = (Instant::now(), cpu_ns());
         for check in &pass.checks {
             if let Some(before) = self.looked.insert(check.name, now.0) {
@@ -221,9 +221,9 @@ impl Teller for Meter {
         }
         if self.began.is_none() {
             self.began = Some(now);
-        } else {
-            self.passes += 1;
         }
+        // The first is not measured.
+        self.passes = u32::try_from(counts.passes.saturating_sub(1)).unwrap_or(u32::MAX);
         self.ended = Some(now);
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use guard::journal::{Change, Entry};
 use guard::watch::{News, Told};
-use guard::{Announced, Pace, Report, Schedule};
+use guard::{Announced, Begun, Pace, Report, Schedule};
 use kernel_image::Symbols;
 
 use super::entries::Attribution;
@@ -143,9 +143,13 @@ impl Follower {
     /// kernel announces meanwhile is not kept waiting by checks that take turns.
     fn pass(&mut self, watched: &mut dyn Watched, teller: &mut dyn Teller) -> anyhow::Result<()> {
         let used = || Duration::from_nanos(cpu_ns());
-        self.schedule.begin(Instant::now(), used());
-        self.burst = false;
-        watched.begin();
+        let begun = self.schedule.begin(Instant::now(), used());
+        // More of a pass knows what that knew, and what came since is left to those of the next.
+        if begun == Begun::Pass {
+            self.burst = false;
+            watched.begin();
+            self.counts.passes += 1;
+        }
         let (mut pass, mut news) = (Report::default(), false);
         while let Some(check) = self.schedule.next(Instant::now(), used(), news) {
             let report = watched.look(check);
@@ -158,8 +162,9 @@ impl Follower {
                 news |= self.journal(watched, teller)?.is_some();
             }
         }
-        watched.end();
-        self.counts.passes += 1;
+        if begun == Begun::Pass {
+            watched.end();
+        }
         self.counts.findings = self.told.standing();
         teller.pass(&pass, self.counts)?;
         Ok(())
