@@ -24,7 +24,15 @@ pub fn inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("vmcoreinfo", "text", VMCOREINFO.to_vec()),
         ("monitor", "registers", REGISTERS.to_vec()),
         ("monitor", "memory", MEMORY.to_vec()),
+        ("device_state", "one-processor", device_state()),
     ]
+}
+
+/// A stream with the section of a processor whose registers are all zero (QEMU 7.2, migration/savevm.c).
+fn device_state() -> Vec<u8> {
+    let mut stream = b"QEVM\0\0\0\x03\x04\0\0\0\x05\x03cpu\0\0\0\0\0\0\0\x0c".to_vec();
+    stream.resize(stream.len() + 2000, 0);
+    stream
 }
 
 fn put(bytes: &mut [u8], at: usize, what: &[u8]) {
