@@ -283,29 +283,6 @@ impl LiveWatch {
         }
         Ok(Self { live, signals, began: monotonic_ns() })
     }
-
-    /// Waits until something is to be read.
-    fn poll(&self, timeout: Duration, journal: bool) -> anyhow::Result<Woken> {
-        let mut descriptors = vec![PollFd::new(&self.signals, PollFlags::IN)];
-        if let Some(source) = self.live.source.as_ref().filter(|_| journal) {
-            let ready = source.descriptors();
-            descriptors.extend(ready.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        }
-        let timeout = Timespec {
-            tv_sec: timeout.as_secs().cast_signed(),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
-        match poll(&mut descriptors, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut ready = descriptors.iter().map(|descriptor| !descriptor.revents().is_empty());
-        Ok(match (ready.next(), ready.any(|ready| ready)) {
-            (Some(true), _) => Woken::End,
-            (_, true) => Woken::Journal,
-            _ => Woken::Timeout,
-        })
-    }
 }
 
 impl Watched for LiveWatch {
@@ -353,6 +330,24 @@ impl Watched for LiveWatch {
     }
 
     fn wait(&mut self, timeout: Duration, journal: bool) -> anyhow::Result<Woken> {
-        self.poll(timeout, journal)
+        let mut descriptors = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        if let Some(source) = self.live.source.as_ref().filter(|_| journal) {
+            let ready = source.descriptors();
+            descriptors.extend(ready.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        }
+        let timeout = Timespec {
+            tv_sec: timeout.as_secs().cast_signed(),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        match poll(&mut descriptors, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut ready = descriptors.iter().map(|descriptor| !descriptor.revents().is_empty());
+        Ok(match (ready.next(), ready.any(|ready| ready)) {
+            (Some(true), _) => Woken::End,
+            (_, true) => Woken::Journal,
+            _ => Woken::Timeout,
+        })
     }
 }
