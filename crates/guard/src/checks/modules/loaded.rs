@@ -7,7 +7,7 @@ use kernel_memory::Kernel;
 
 use crate::check::Missing;
 use crate::checks::looks;
-use crate::fields::{Chain, Fields};
+use crate::fields::{Chain, Fields, Record};
 use crate::recover::Recovered;
 
 /// `MODULE_STATE_LIVE` and `MODULE_STATE_UNFORMED` (include/linux/module.h).
@@ -80,20 +80,27 @@ pub(super) fn listed(
     Ok(listed.iter().map(|module| module.address).collect())
 }
 
+/// These fields of each module on the kernel's list, in its order; the first must be `list.next`.
+pub(in crate::checks) fn walk_list<'f>(
+    kernel: &Kernel<'_>,
+    recovered: &mut Recovered,
+    fields: &'f Fields,
+) -> Result<Vec<Record<'f>>, Missing> {
+    let head = recovered.data_symbol(kernel, "modules")?.address;
+    let link = kernel.offset_of("module", "list")?;
+    let chain = Chain { head, link, next: 0, end: head, most: MOST };
+    looks::settled(|| recovered.chains.walk(kernel, fields, chain)).map_err(|at| {
+        Missing(format!("the list of modules breaks off or does not end, at {at:#x}"))
+    })
+}
+
 /// The modules on the kernel's list, read, in order of address.
 pub(in crate::checks) fn on_list(
     kernel: &Kernel<'_>,
     recovered: &mut Recovered,
 ) -> Result<Vec<Loaded>, Missing> {
-    let head = recovered.data_symbol(kernel, "modules")?.address;
     let fields = Fields::of(kernel, "module", &["list.next", "state", "name"])?;
-    let link = kernel.offset_of("module", "list")?;
-    let chain = Chain { head, link, next: 0, end: head, most: MOST };
-    let walked = looks::settled(|| recovered.chains.walk(kernel, &fields, chain));
-    let records = walked.map_err(|at| {
-        Missing(format!("the list of modules breaks off or does not end, at {at:#x}"))
-    })?;
-    let mut modules: Vec<Loaded> = records
+    let mut modules: Vec<Loaded> = walk_list(kernel, recovered, &fields)?
         .iter()
         .map(|record| Loaded {
             address: record.address,

@@ -7,9 +7,8 @@ use std::ops::Range;
 use kernel_memory::{AddressSet, Kernel};
 
 use crate::check::Missing;
-use crate::checks::looks;
-use crate::checks::modules::loaded::cannot_load;
-use crate::fields::{Chain, Fields};
+use crate::checks::modules::loaded::{cannot_load, walk_list};
+use crate::fields::Fields;
 use crate::owners::{Owner, Owners};
 use crate::recover::Recovered;
 
@@ -29,9 +28,6 @@ const PARTS: [(&str, &str); 9] = [
     ("core_layout.base", "core_layout.size"),
     ("init_layout.base", "init_layout.size"),
 ];
-
-/// More modules than any kernel has.
-const MOST_MODULES: usize = 1 << 16;
 
 /// Who has a place in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,15 +151,8 @@ fn modules(
     let mut members = vec!["list.next", "name"];
     members.extend(parts.iter().flat_map(|(base, size)| [*base, *size]));
     let fields = Fields::of(kernel, "module", &members)?;
-    let head = recovered.data_symbol(kernel, "modules")?.address;
-    let link = kernel.offset_of("module", "list")?;
-    let chain = Chain { head, link, next: 0, end: head, most: MOST_MODULES };
-    let records = looks::settled(|| recovered.chains.walk(kernel, &fields, chain));
-    let records = records.map_err(|at| {
-        Missing(format!("the list of modules breaks off or does not end, at {at:#x}"))
-    })?;
     let mut ranges = Vec::new();
-    for record in &records {
+    for record in &walk_list(kernel, recovered, &fields)? {
         for part in 0..parts.len() {
             let (base, size) = (record.value(2 + 2 * part), record.value(3 + 2 * part));
             let size = size & 0xffff_ffff;
