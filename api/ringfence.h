@@ -8,10 +8,12 @@
  * Rules of all layouts
  *   - Little-endian. Integers of fixed width only: no bool, no enum, no pointer.
  *   - Padding is a field, named reserved, and zero. Whoever writes it otherwise breaks the
- * contract; whoever reads it otherwise than zero ignores it.
- *   - A structure grows at its end only, and never changes otherwise within one ABI version.
- * Readers take the size of each part from the record (header.size, header.body) and must not read a
- *     field that the record is too short for.
+ *     contract; whoever reads it otherwise than zero ignores it.
+ *   - The actor and the events' own parts grow at their ends only, and never change otherwise
+ *     within one ABI version. Readers take the size of each from the record (header.body and
+ *     header.tail) and must not read a field that the record is too short for.
+ *   - The header does not grow, as the actor begins where it ends; neither does what stands
+ *     within other structures (string, process key, file).
  *   - Strings and lists are in the tail, where a struct ringfence_string points to. They are bytes
  *     as the kernel has them: not UTF-8 by promise, and without a final zero.
  *   - Unknown types, flags and values are to be skipped, not refused.
@@ -20,7 +22,7 @@
  *   struct ringfence_header
  *   struct ringfence_actor      who did it
  *   struct ringfence_<event>    what was done, at header.body
- *   tail                        strings and lists, each starting where its reference says
+ *   tail                        strings and lists, each where its reference says
  *
  * Where records come from. A ring is a BPF ring buffer (BPF_MAP_TYPE_RINGBUF), whose descriptor a
  * client gets with its session and maps: one page with the consumer's position, which the client
@@ -209,7 +211,9 @@ struct ringfence_header {
 	__u8 outcome;
 	/* The errno that the caller got if it was denied, else 0. */
 	__u16 error;
-	__u16 reserved;
+	/* Where the tail begins, in bytes from the start: tail - body is how long the event's own
+	 * part is. 0: it is as long as it was when this ABI began. */
+	__u16 tail;
 	/* RINGFENCE_FLAG_ */
 	__u32 flags;
 	/* The rule that sent it to this client, or decided; 0: none. Its number is the client's
@@ -541,5 +545,43 @@ struct ringfence_kernel_finding {
 	struct ringfence_string technique;
 	struct ringfence_string finding;
 };
+
+/* --- verdicts -------------------------------------------------------------------------------- */
+
+/* What a client answers to a record of class ask. One is one message on the second descriptor of
+ * its session, a socket of the type SOCK_SEQPACKET. */
+struct ringfence_verdict {
+	/* header.event_id of the record that asked. */
+	__u64 event_id;
+	/* RINGFENCE_VERDICT_ */
+	__u32 verdict;
+	/* The errno that the caller is to get; 0 with allow. */
+	__u32 error;
+	/* RINGFENCE_VERDICT_FLAG_ */
+	__u32 flags;
+	__u32 reserved;
+};
+
+#define RINGFENCE_VERDICT_ALLOW 1
+#define RINGFENCE_VERDICT_DENY	2
+/* The same verdict holds for the same file in the same version: do not ask this client again. */
+#define RINGFENCE_VERDICT_FLAG_CACHEABLE 0x1
+
+/* Comes back on the same socket, only for a verdict that does not count. */
+struct ringfence_verdict_refused {
+	__u64 event_id;
+	/* RINGFENCE_REFUSED_ */
+	__u32 status;
+	__u32 reserved;
+};
+
+/* The deadline was over. */
+#define RINGFENCE_REFUSED_TOO_LATE 1
+/* This client had answered already. */
+#define RINGFENCE_REFUSED_ALREADY_ANSWERED 2
+/* This client was never asked about it. */
+#define RINGFENCE_REFUSED_NOT_ASKED 3
+/* Neither allow nor deny, an unknown flag, an impossible errno, or not 24 bytes (event_id 0). */
+#define RINGFENCE_REFUSED_MALFORMED 4
 
 #endif
