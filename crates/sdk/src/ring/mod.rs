@@ -87,12 +87,17 @@ pub struct Received<'a> {
 /// Why [`Ring::wait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
-    /// There is an entry to read.
+    /// [`Ring::next`] has a record to give, or an error.
     Ready,
     /// The time is over.
     TimedOut,
     /// The other descriptor was hung up, and the ring is empty.
     HungUp,
+}
+
+/// What an entry takes in the ring, its own header included.
+fn whole(length: u32) -> u64 {
+    (u64::from(length) + ENTRY_HEADER).next_multiple_of(8)
 }
 
 /// The ring of a client. It has one reader: a second one that maps the same ring gives back what the
@@ -143,8 +148,11 @@ impl Ring {
     /// [`RingError::Damaged`] if the ring itself cannot be read any further.
     #[allow(clippy::should_implement_trait, reason = "what is given out borrows the ring")]
     pub fn next(&mut self) -> Result<Option<Received<'_>>, RingError> {
-        let Some((position, length)) = self.advance()? else { return Ok(None) };
-        let parsed = Record::parse(self.mapping.bytes(position.wrapping_add(ENTRY_HEADER), length));
+        let Some(length) = self.settle()? else { return Ok(None) };
+        let position = self.position;
+        self.position = position.wrapping_add(whole(length));
+        let bytes = self.mapping.bytes(position.wrapping_add(ENTRY_HEADER), length as usize);
+        let parsed = Record::parse(bytes);
         let known = self.lost;
         if let Ok(record) = &parsed {
             self.lost = known.max(record.header().lost);
@@ -162,9 +170,9 @@ impl Ring {
         (self.place, self.lost)
     }
 
-    /// Where the next finished entry lies and how long it is. What was given out before is given
-    /// back.
-    fn advance(&mut self) -> Result<Option<(u64, usize)>, RingError> {
+    /// Gives back what was given out before, goes past discarded entries, and says how long the entry
+    /// is that comes next, if it is finished.
+    fn settle(&mut self) -> Result<Option<u32>, RingError> {
         loop {
             self.give_back();
             let position = self.position;
@@ -184,14 +192,13 @@ impl Ring {
                 return Ok(None);
             }
             let length = word & !DISCARD;
-            let whole = (u64::from(length) + ENTRY_HEADER).next_multiple_of(8);
-            if whole > self.produced.wrapping_sub(position) {
+            if whole(length) > self.produced.wrapping_sub(position) {
                 return damaged("where an entry is longer than what was written");
             }
-            self.position = position.wrapping_add(whole);
             if word & DISCARD == 0 {
-                return Ok(Some((position, length as usize)));
+                return Ok(Some(length));
             }
+            self.position = position.wrapping_add(whole(length));
         }
     }
 
@@ -202,16 +209,15 @@ impl Ring {
         }
     }
 
-    /// Whether there is an entry to read, or damage to tell of.
-    fn is_ready(&self) -> bool {
-        let produced = self.mapping.producer_position();
-        produced != self.position && self.mapping.length_word(self.position) & BUSY == 0
+    /// Whether [`Ring::next`] has a record to give, or an error.
+    fn is_ready(&mut self) -> bool {
+        !matches!(self.settle(), Ok(None))
     }
 
-    /// Waits for an entry, for as long as the time says, or without end. Another descriptor can be
+    /// Waits for a record, for as long as the time says, or without end. Another descriptor can be
     /// watched for being hung up meanwhile; what is in the ring comes first.
     ///
-    /// Gives the place of the last record back, so that the kernel wakes this process for the next.
+    /// Gives the place of the last record back.
     ///
     /// # Errors
     ///
@@ -221,7 +227,6 @@ impl Ring {
         timeout: Option<Duration>,
         other: Option<BorrowedFd<'_>>,
     ) -> Result<Waited, RingError> {
-        self.give_back();
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut hung_up = false;
         loop {

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What goes over the control connection, as `api/ringfence.varlink` has it.
+//!
+//! Enumerations of the interface grow: a list leaves out what has no name here, and a single value
+//! stays text.
+
+use abi::{Class, EventType};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// An event and classes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventClasses {
+    /// Which event.
+    pub event: EventType,
+    /// Which of its classes.
+    pub classes: Vec<Class>,
+}
+
+impl EventClasses {
+    /// An event with these classes.
+    pub fn new(event: EventType, classes: impl IntoIterator<Item = Class>) -> Self {
+        Self { event, classes: classes.into_iter().collect() }
+    }
+}
+
+#[derive(Deserialize, Serialize)]
+struct NamedClasses<'a> {
+    event: std::borrow::Cow<'a, str>,
+    classes: Vec<std::borrow::Cow<'a, str>>,
+}
+
+impl Serialize for EventClasses {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        NamedClasses {
+            event: self.event.name().into(),
+            classes: self.classes.iter().map(|class| class.name().into()).collect(),
+        }
+        .serialize(serializer)
+    }
+}
+
+/// Those of a list that have names here.
+fn known_classes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<EventClasses>, D::Error> {
+    let all = Vec::<NamedClasses<'_>>::deserialize(from)?;
+    Ok(all
+        .iter()
+        .filter_map(|named| {
+            let event = EventType::from_name(&named.event)?;
+            let classes = named.classes.iter().filter_map(|class| Class::from_name(class));
+            Some(EventClasses::new(event, classes))
+        })
+        .collect())
+}
+
+/// How long tasks wait for this client.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Deadline {
+    /// For the verdict on which event, by its name.
+    pub event: String,
+    /// In nanoseconds.
+    pub nanoseconds: u64,
+}
+
+/// What a session cannot exceed.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Of the ring, in bytes.
+    pub ring_bytes: u64,
+    /// Of one message to the daemon, in bytes.
+    pub message_bytes: u64,
+    /// Mutes of this session.
+    pub mutes: u64,
+}
+
+/// What the daemon said as it opened the session.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Opened {
+    /// The version of `api/ringfence.h` that its records have.
+    pub version: u16,
+    /// Which descriptor is the ring's.
+    pub(crate) ring: usize,
+    /// Which is that for verdicts.
+    pub(crate) verdicts: Option<usize>,
+    /// What the session cannot exceed.
+    pub limits: Limits,
+    /// Of this boot, as in /proc/sys/kernel/random/boot_id.
+    pub boot_id: String,
+    /// Clients with a higher one are asked first.
+    pub altitude: i64,
+    /// What the client may subscribe to.
+    #[serde(deserialize_with = "known_classes")]
+    pub grant: Vec<EventClasses>,
+    /// How long tasks wait for it.
+    pub deadlines: Vec<Deadline>,
+}
+
+/// A process, as in a record's [`abi::ProcessKey`].
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct ProcessKey {
+    /// Of its thread group.
+    pub pid: u32,
+    /// When it started: CLOCK_BOOTTIME, in nanoseconds.
+    pub start: u64,
+}
+
+impl From<abi::ProcessKey> for ProcessKey {
+    fn from(key: abi::ProcessKey) -> Self {
+        Self { pid: key.pid, start: key.start }
+    }
+}
+
+/// A file by what the kernel knows it by.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct FileKey {
+    /// `major << 20 | minor` of its file system.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
+impl From<&abi::File> for FileKey {
+    fn from(file: &abi::File) -> Self {
+        Self { device: file.device, inode: file.inode }
+    }
+}
+
+/// Whose events are not to be written to the ring.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum MuteBy {
+    /// Of this process.
+    Process(ProcessKey),
+    /// Of processes that run this file.
+    Executable(FileKey),
+    /// Of processes whose executable's path begins with this.
+    PathPrefix(String),
+    /// Of processes in this cgroup, not of those in cgroups below it.
+    Cgroup(u64),
+}
+
+/// A mute. Rules and verdicts are not affected: who is asked is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mute {
+    /// Whose events.
+    pub by: MuteBy,
+    /// Only these; all if there are none.
+    pub events: Vec<EventType>,
+}
+
+#[derive(Serialize)]
+struct WrittenMute<'a> {
+    #[serde(flatten)]
+    by: &'a MuteBy,
+    #[serde(skip_serializing_if = "names_are_empty", serialize_with = "names")]
+    events: &'a [EventType],
+}
+
+fn names_are_empty(events: &&[EventType]) -> bool {
+    events.is_empty()
+}
+
+fn names<S: Serializer>(events: &&[EventType], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut list = serializer.serialize_seq(Some(events.len()))?;
+    for event in *events {
+        list.serialize_element(event.name())?;
+    }
+    list.end()
+}
+
+impl Serialize for Mute {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        WrittenMute { by: &self.by, events: &self.events }.serialize(serializer)
+    }
+}
+
+/// What mutes go by, to turn them round: see [`Session::set_mute_inverted`](crate::Session).
+#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum MuteKind {
+    /// [`MuteBy::Process`].
+    Process,
+    /// [`MuteBy::Executable`].
+    Executable,
+    /// [`MuteBy::PathPrefix`].
+    PathPrefix,
+    /// [`MuteBy::Cgroup`].
+    Cgroup,
+}
+
+/// How many records of a session.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Written to its ring.
+    pub written: u64,
+    /// Lost.
+    pub lost: u64,
+}
+
+/// What answers.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Version {
+    /// `ringfence`.
+    pub product: String,
+    /// Of the daemon.
+    pub version: String,
+    /// Versions of `api/ringfence.h` whose records it can write.
+    pub abi_versions: Vec<u16>,
+    /// Of this boot.
+    pub boot_id: String,
+    /// Release of the kernel.
+    pub kernel: String,
+}
+
+/// Whether this host gives one class of one event.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Availability {
+    /// `available`, `reduced`, `unavailable` or `undefined`.
+    pub state: String,
+    /// What serves it.
+    pub mechanism: Option<String>,
+    /// Why it is reduced or unavailable, and what would help.
+    pub reason: Option<String>,
+}
+
+/// What can be had of an event on this host.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Coverage {
+    /// Its name.
+    pub event: String,
+    /// Its number in a record.
+    pub number: u16,
+    /// `process`, `image` and so on.
+    pub area: String,
+    /// How settled it is: `draft`, `candidate`, `stable`.
+    pub stage: String,
+    /// The version of Ringfence that had it first.
+    pub since: String,
+    /// Being told.
+    pub notify: Availability,
+    /// Deciding by rules.
+    pub rule: Availability,
+    /// Being asked.
+    pub ask: Availability,
+}

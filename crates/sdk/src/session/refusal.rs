@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The named errors of the control interface (`api/ringfence.varlink`), with a text for people.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use super::connection::INTERFACE;
+
+/// What the daemon refused, and why. There will be more: [`Refusal::Other`] is whatever has no name
+/// here.
+#[derive(Clone, Debug, Deserialize, Error, PartialEq, Eq)]
+#[serde(tag = "error", content = "parameters")]
+#[non_exhaustive]
+pub enum Refusal {
+    /// There is no valid grant of this name.
+    #[error("there is no grant for `{client}`: an administrator adds one in {directory}")]
+    NoGrant {
+        /// Which client.
+        client: String,
+        /// Where grants are.
+        directory: String,
+    },
+    /// The caller is not who the grant is for.
+    #[error("the grant of `{client}` is for somebody else: {reason} (this is {found})")]
+    IdentityRefused {
+        /// Which client.
+        client: String,
+        /// What does not fit.
+        reason: String,
+        /// What the caller is.
+        found: String,
+    },
+    /// The daemon knows no version that this program knows.
+    #[error(
+        "Ringfence writes records of version {supported:?} only; one of the two needs an update"
+    )]
+    VersionUnsupported {
+        /// The versions that it knows.
+        supported: Vec<u16>,
+    },
+    /// The client has a session already.
+    #[error("`{client}` is connected already, as process {pid}; it has one session at a time")]
+    AlreadyConnected {
+        /// Which client.
+        client: String,
+        /// Whose session it is.
+        pid: u32,
+    },
+    /// This connection has a session already.
+    #[error("this connection has a session already, of `{client}`")]
+    SessionOpen {
+        /// Which client's.
+        client: String,
+    },
+    /// The session is over, or was not opened.
+    #[error("there is no session on this connection")]
+    NoSession {},
+    /// The method is for root.
+    #[error("{method} is for root")]
+    NotAdministrator {
+        /// Which method.
+        method: String,
+    },
+    /// The grant does not give it.
+    #[error("the grant does not give {event} with class {class}: {reason}")]
+    NotGranted {
+        /// Which event.
+        event: String,
+        /// Which class.
+        class: String,
+        /// Why.
+        reason: String,
+    },
+    /// This host does not give it.
+    #[error("this host does not give {event} with class {class}: {reason}")]
+    EventUnavailable {
+        /// Which event.
+        event: String,
+        /// Which class.
+        class: String,
+        /// Why, and what would help.
+        reason: String,
+    },
+    /// A value makes no sense.
+    #[error("`{parameter}` cannot be that: {reason}")]
+    InvalidArgument {
+        /// Which.
+        parameter: String,
+        /// What is expected.
+        reason: String,
+    },
+    /// Too much of something.
+    #[error("too much: {what}, of which there can be {limit}")]
+    LimitExceeded {
+        /// Of what.
+        what: String,
+        /// How much there can be.
+        limit: u64,
+    },
+    /// There is no such process.
+    #[error("there is no process {pid} any more, or not the one that is meant")]
+    ProcessNotFound {
+        /// Which.
+        pid: u32,
+    },
+    /// There is no such cgroup.
+    #[error("there is no cgroup {cgroup} any more")]
+    CgroupNotFound {
+        /// Which.
+        cgroup: u64,
+    },
+    /// The kernel refused what should work.
+    #[error("the kernel refused to {operation}: {reason}")]
+    KernelRefused {
+        /// What the daemon tried.
+        operation: String,
+        /// The kernel's reason.
+        reason: String,
+    },
+    /// An error that has no name here: of varlink itself, or of a newer daemon.
+    #[error("Ringfence refused: {name} {parameters}")]
+    #[serde(skip)]
+    Other {
+        /// Its full name.
+        name: String,
+        /// What it says.
+        parameters: Value,
+    },
+}
+
+impl Refusal {
+    /// The error of this full name. What has not the parameters that it should have is `Other` too.
+    pub(crate) fn named(name: &str, parameters: Value) -> Self {
+        name.strip_prefix(INTERFACE)
+            .and_then(|rest| rest.strip_prefix('.'))
+            .and_then(|error| {
+                let tagged = json!({ "error": error, "parameters": &parameters });
+                serde_json::from_value(tagged).ok()
+            })
+            .unwrap_or_else(|| Self::Other { name: name.to_owned(), parameters })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_error_becomes_its_variant_and_reads_as_a_sentence() {
+        let parameters =
+            json!({ "event": "image_map", "class": "ask", "reason": "no gate", "new": 1 });
+        let refusal = Refusal::named("io.ringfence.Control.EventUnavailable", parameters);
+        assert_eq!(
+            refusal.to_string(),
+            "this host does not give image_map with class ask: no gate"
+        );
+        assert_eq!(
+            Refusal::named("io.ringfence.Control.NoSession", json!({})),
+            Refusal::NoSession {}
+        );
+    }
+
+    #[test]
+    fn an_error_without_a_name_here_keeps_what_it_says() {
+        for (name, parameters) in [
+            ("org.varlink.service.MethodNotFound", json!({ "method": "io.ringfence.Control.X" })),
+            ("io.ringfence.Control.NoGrant", json!({ "client": 3 })),
+            ("io.ringfence.Control.Other", json!({ "name": "x", "parameters": 1 })),
+        ] {
+            let refusal = Refusal::named(name, parameters.clone());
+            assert_eq!(refusal, Refusal::Other { name: name.to_owned(), parameters });
+        }
+    }
+}
