@@ -154,6 +154,42 @@ impl<'a> Event<'a> {
     }
 }
 
+impl Event<'_> {
+    /// Shows each string of the event's own part with the name of its field, as in C. For whoever
+    /// treats all of them alike.
+    pub fn strings(&self, visit: &mut dyn FnMut(&'static str, StringRef)) {
+        match self {
+            Self::ProcessExec(view) => each(view.part(), visit),
+            Self::ProcessFork(view) | Self::ThreadCreate(view) => each(view.part(), visit),
+            Self::ProcessExit(view) => each(view.part(), visit),
+            Self::ProcessSignal(view) => each(view.part(), visit),
+            Self::ProcessTrace(view) => each(view.part(), visit),
+            Self::ProcessCredentials(view) => each(view.part(), visit),
+            Self::ImageMap(view) => each(view.part(), visit),
+            Self::ModuleLoad(view) => each(view.part(), visit),
+            Self::ModuleUnload(view) => each(view.part(), visit),
+            Self::BpfLoad(view) => each(view.part(), visit),
+            Self::KexecLoad(view) | Self::FirmwareLoad(view) => each(view.part(), visit),
+            Self::MemoryMap(view) => each(view.part(), visit),
+            Self::MemoryProtect(view) => each(view.part(), visit),
+            Self::MemoryAccess(view) => each(view.part(), visit),
+            Self::MemoryFileless(view) => each(view.part(), visit),
+            Self::KernelFinding(view) => each(view.part(), visit),
+            Self::Loss(view) => each(view.part(), visit),
+            Self::DeadlineMissed(view) => each(view.part(), visit),
+            Self::StageChanged(view) => each(view.part(), visit),
+            Self::ShuttingDown(view) => each(view.part(), visit),
+            Self::Unknown { .. } => {}
+        }
+    }
+}
+
+fn each(part: &impl Part, visit: &mut dyn FnMut(&'static str, StringRef)) {
+    for (field, string) in part.strings() {
+        visit(field, string);
+    }
+}
+
 fn view<'a, T: Part + 'a>(
     event: EventType,
     frame: Frame<'a>,

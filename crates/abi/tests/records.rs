@@ -49,6 +49,17 @@ fn every_type_that_has_a_part_is_built_and_read_back() {
 }
 
 #[test]
+fn the_strings_of_an_event_are_shown_by_the_names_of_their_fields() {
+    let buffer = exec(b"/usr/bin/env", &[b"env"]);
+    let record = buffer.record().unwrap();
+    let mut seen = Vec::new();
+    record.event().strings(&mut |field, string| seen.push((field, record.text(string))));
+    let expected: [(&str, &[u8]); 4] =
+        [("file.path", b"/usr/bin/env"), ("script", b""), ("name", b""), ("arguments", b"env\0")];
+    assert_eq!(seen, expected);
+}
+
+#[test]
 fn events_that_nobody_did_have_no_actor() {
     let mut builder = RecordBuilder::<ShuttingDown>::new(EventType::ShuttingDown);
     assert!(builder.clone().finish().record().unwrap().actor().is_none());

@@ -61,10 +61,11 @@ fn date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// Turns times of CLOCK_MONOTONIC, which the journal uses, into times of day.
+/// Turns times of the kernel into times of day: of CLOCK_MONOTONIC, which the journal uses, or of
+/// CLOCK_BOOTTIME, which records of the security API have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
-    /// What to add to a monotonic time.
+    /// What to add to a time of the kernel.
     offset: Duration,
 }
 
@@ -74,9 +75,21 @@ impl Clock {
         Self { offset: Moment::now().0.saturating_sub(Duration::from_nanos(monotonic_ns())) }
     }
 
-    /// The time of day of a monotonic time in nanoseconds.
-    pub(crate) fn moment(self, monotonic_ns: u64) -> Moment {
-        Moment(self.offset + Duration::from_nanos(monotonic_ns))
+    /// The same for times of CLOCK_BOOTTIME.
+    pub(crate) fn of_boot() -> Self {
+        let booted = Duration::from_nanos(nanoseconds(ClockId::Boottime));
+        Self { offset: Moment::now().0.saturating_sub(booted) }
+    }
+
+    /// For tests: the kernel started at this moment.
+    #[cfg(test)]
+    pub(crate) fn since(moment: Moment) -> Self {
+        Self { offset: moment.0 }
+    }
+
+    /// The time of day of a time of the kernel in nanoseconds.
+    pub(crate) fn moment(self, kernel_ns: u64) -> Moment {
+        Moment(self.offset + Duration::from_nanos(kernel_ns))
     }
 }
 

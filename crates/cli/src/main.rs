@@ -10,6 +10,7 @@ mod check;
 mod clock;
 mod doctor;
 mod documentation;
+mod events;
 mod explain;
 mod image;
 mod live;
@@ -47,6 +48,7 @@ enum Subcommands {
     Watch(watch::Arguments),
     Explain(explain::Arguments),
     Doctor(doctor::Arguments),
+    Events(events::Arguments),
     Image(image::Arguments),
     Save(save::Arguments),
     Bench(bench::Arguments),
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Subcommands::Watch(arguments) => watch::run(&arguments),
         Subcommands::Explain(arguments) => explain::run(&arguments),
         Subcommands::Doctor(arguments) => doctor::run(&arguments),
+        Subcommands::Events(arguments) => events::run(&arguments),
         Subcommands::Image(arguments) => image::run(&arguments),
         Subcommands::Save(arguments) => save::run(&arguments),
         Subcommands::Bench(arguments) => bench::run(&arguments),
