@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use libbpf_cargo::SkeletonBuilder;
 
 /// One skeleton per area: `<area>.bpf.c` becomes `<area>.skel.rs`.
-const AREAS: [&str; 4] = ["features", "kernel_reader", "module_events", "views"];
+const AREAS: [&str; 5] = ["features", "gate_trial", "kernel_reader", "module_events", "views"];
 
 fn main() {
     let output = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
