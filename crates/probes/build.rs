@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use libbpf_cargo::SkeletonBuilder;
 
 /// One skeleton per area: `<area>.bpf.c` becomes `<area>.skel.rs`.
-const AREAS: [&str; 4] = ["features", "kernel_reader", "module_events", "views"];
+const AREAS: [&str; 5] = ["features", "gate_trial", "kernel_reader", "module_events", "views"];
 
 /// Objects without a skeleton: which of their programs are loaded is decided at run time.
 const EVENTS: [&str; 2] = ["clients", "process"];
