@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PURE: [&str; 3] = ["kernel-image", "kernel-memory", "guard"];
+const PURE: [&str; 4] = ["kernel-image", "kernel-memory", "guard", "rules"];
 const FORBIDDEN_CRATES: [&str; 6] =
     ["probes", "ringfence-cli", "libbpf-rs", "libbpf-sys", "tokio", "async-std"];
 const FORBIDDEN_MODULES: [&str; 5] =
