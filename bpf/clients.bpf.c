@@ -12,6 +12,8 @@
 #include "lib/compat.h"
 #include "../api/ringfence.h"
 #include "lib/send.h"
+/* For its maps, which all programs that ask share. */
+#include "lib/gate.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -102,7 +104,8 @@ int write_record(struct write_context *context)
 	__u32 slot = context->call.slot, length = context->call.length, wake = context->call.wake;
 	struct ringfence_header *header;
 	struct buffer *buffer;
-	int index, missed;
+	__u64 missed;
+	int index;
 
 	if (slot >= CLIENTS || length < sizeof(*header) || length > RINGFENCE_RECORD_MAX)
 		return WRITE_REFUSED;

@@ -96,6 +96,21 @@ __noinline int put_exec(struct buffer *buffer, __u64 address)
 	return 0;
 }
 
+/* If somebody was asked about this exec: the record has the number of the question. */
+static __always_inline void number_as_asked(struct buffer *buffer)
+{
+	__u32 thread = (__u32)bpf_get_current_pid_tgid();
+	__u64 *event_id;
+
+	if (!askers_of(RINGFENCE_PROCESS_EXEC))
+		return;
+	event_id = bpf_map_lookup_elem(&asked_events, &thread);
+	if (!event_id)
+		return;
+	header_of(buffer)->event_id = *event_id;
+	bpf_map_delete_elem(&asked_events, &thread);
+}
+
 /* Arguments: task, its pid before, struct linux_binprm. */
 SEC("tp_btf/sched_process_exec")
 int process_exec(void *context)
@@ -106,6 +121,7 @@ int process_exec(void *context)
 	if (!buffer)
 		return 0;
 	put_exec(buffer, argument(context, 2));
+	number_as_asked(buffer);
 	finish(buffer);
 	return 0;
 }

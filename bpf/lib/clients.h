@@ -25,6 +25,13 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RINGFENCE_TYPES);
+	__type(key, __u32);
+	__type(value, struct asked);
+} asked_of SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, CLIENTS);
 	__type(key, __u32);
 	__type(value, struct client_counters);
@@ -76,6 +83,17 @@ struct {
 	__type(value, __u64);
 } muted_paths SEC(".maps");
 
+/*
+ * The number of the question that a thread was asked about last, for the record that tells how it
+ * came out: both are of one event.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u64);
+} asked_events SEC(".maps");
+
 /* A loss record in the making, for each client. */
 struct loss_record {
 	struct ringfence_header header;
@@ -118,6 +136,14 @@ static __always_inline void count_lost(struct client_counters *counter, __u32 ty
 {
 	__sync_fetch_and_add(&counter->lost_by[(why - 1) & 1][type & (LOST_TYPES - 1)], 1);
 	__sync_fetch_and_add(&counter->lost, 1);
+}
+
+/* Clients that are asked about events of a type. */
+static __always_inline __u64 askers_of(__u32 type)
+{
+	struct subscribers *subscribers = bpf_map_lookup_elem(&subscriptions, &type);
+
+	return subscribers ? subscribers->ask : 0;
 }
 
 /* --- muting ---------------------------------------------------------------------------------- */

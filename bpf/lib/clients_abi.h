@@ -31,6 +31,14 @@ struct subscribers {
 	__u64 ask;
 };
 
+/* What those who are asked about a type have declared. */
+struct asked {
+	/* How long each of them has for its verdict, by slot: nanoseconds. */
+	__u64 time[CLIENTS];
+	/* For whom it is a denial if the record that asks does not fit into the ring. */
+	__u64 deny_full;
+};
+
 /* One for all; user space has it mapped, and writes single words of it. */
 struct client_state {
 	/* The number of the last event: header.global_sequence. Starts at the time of loading

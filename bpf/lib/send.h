@@ -119,8 +119,20 @@ struct send_context {
 	__u32 size;
 	__u32 wake;
 	/* Clients that it was lost for. */
-	__u32 missed;
+	__u64 missed;
 };
+
+/* Until when a client has to answer a record that asks. */
+static __always_inline __u64 deadline_for(struct ringfence_header *header, __u32 slot)
+{
+	__u32 type = header->type;
+	struct asked *asked;
+
+	if (!(header->classes & RINGFENCE_CLASS_ASK))
+		return 0;
+	asked = bpf_map_lookup_elem(&asked_of, &type);
+	return asked ? header->time + asked->time[slot & (CLIENTS - 1)] : 0;
+}
 
 static long send_one(__u32 count, struct send_context *context)
 {
@@ -144,16 +156,17 @@ static long send_one(__u32 count, struct send_context *context)
 	if (counter->lost != counter->told && !tell_loss(slot)) {
 		count_lost(counter, header->type, RINGFENCE_LOST_RING_FULL);
 		wake_later(all, bit);
-		context->missed++;
+		context->missed |= bit;
 		return 0;
 	}
 	flags = BPF_RB_NO_WAKEUP;
 	if (context->wake || all->wake_always || fills_up(ring, counter, context->size))
 		flags = BPF_RB_FORCE_WAKEUP;
 	header->lost = counter->lost;
+	header->deadline = deadline_for(header, slot);
 	if (bpf_ringbuf_output(ring, buffer->record, context->size & RECORD_MASK, flags)) {
 		count_lost(counter, header->type, RINGFENCE_LOST_RING_FULL);
-		context->missed++;
+		context->missed |= bit;
 		flags = BPF_RB_NO_WAKEUP;
 	} else {
 		__sync_fetch_and_add(&counter->written, 1);
@@ -166,9 +179,9 @@ static long send_one(__u32 count, struct send_context *context)
 /*
  * Writes a record to each client of a set, for the reason `classes`, and wakes them at once if it
  * is to. All records of one event have the same number, whoever gets them and however often it is
- * sent. Gives for how many clients it was lost.
+ * sent. Gives the clients that it was lost for.
  */
-__noinline int send(struct buffer *buffer, __u64 clients, __u32 classes, __u32 wake)
+__noinline __u64 send(struct buffer *buffer, __u64 clients, __u32 classes, __u32 wake)
 {
 	struct send_context context = {.left = clients, .wake = wake};
 	struct client_state *all = the_state();

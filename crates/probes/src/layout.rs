@@ -11,7 +11,7 @@ use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::{Btf, HasSize, ObjectBuilder};
 
 use crate::events::shared::{
-    ClientCounters, ClientState, ExecutableKey, PrefixKey, ProcessKey, Subscribers, WriteCall,
+    Asked, ClientCounters, ClientState, ExecutableKey, PrefixKey, ProcessKey, Subscribers, WriteCall,
     WriteContext,
 };
 use crate::gate::abi::{
@@ -93,6 +93,7 @@ fn the_records_of_modules_are_laid_out_alike() {
 fn what_events_share_is_laid_out_alike() {
     let c = |name| c_layout("clients", name);
     assert_eq!(rust_layout!(Subscribers { notify, ask }), c("subscribers"));
+    assert_eq!(rust_layout!(Asked { time, deny_full }), c("asked"));
     let state = rust_layout!(ClientState {
         sequence,
         pending,

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
 
 use super::shared::{BUFFERS_EACH, BUFFERS_MOST};
-use super::types::{HOOKS, Hook};
+use super::types::{HOOKS, Hook, Mechanism};
 use crate::error::ProbeError;
 use crate::object::{self, Kind, Own};
 
@@ -22,7 +22,7 @@ macro_rules! built {
 }
 
 const CLIENTS: (&str, &[u8]) = built!("clients");
-const AREAS: &[(&str, &[u8])] = &[built!("process")];
+const AREAS: &[(&str, &[u8])] = &[built!("process"), built!("verdicts")];
 
 /// Why a program cannot be used, or what it was attached with.
 #[derive(Debug)]
@@ -153,6 +153,12 @@ impl Objects {
         })
     }
 
+    /// Handles of all maps of the clients.
+    pub(super) fn maps(&self) -> Result<Vec<MapHandle>, ProbeError> {
+        let copy = |map: &MapHandle| object::with_libbpf(WHAT, || MapHandle::try_from(map));
+        self.maps.values().map(copy).collect()
+    }
+
     /// A program of the clients, to be called.
     pub(super) fn call<T>(
         &self,
@@ -169,9 +175,11 @@ impl Objects {
         Ok(run(program.as_fd()))
     }
 
-    /// Attaches the programs of these types, detaches all others.
-    pub(super) fn attach_for(&mut self, types: u64) -> Result<(), ProbeError> {
+    /// Attaches the programs that tell of the types in `told` and those that ask about the types in
+    /// `asked`, detaches all others.
+    pub(super) fn attach_for(&mut self, told: u64, asked: u64) -> Result<(), ProbeError> {
         for program in &mut self.programs {
+            let types = if program.hook.mechanism == Mechanism::Gate { asked } else { told };
             let wanted = program.hook.types.iter().any(|kind| kind.bit() & types != 0);
             let State::Loaded { object, link } = &mut program.state else { continue };
             if !wanted {

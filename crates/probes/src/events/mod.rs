@@ -17,11 +17,13 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::ProbeError;
+use crate::gate::{GateMaps, gate_support};
 use crate::object::{self, Kind, Own};
 use crate::test_run::test_run;
 use area::Objects;
@@ -29,7 +31,7 @@ pub use mutes::Mute;
 use mutes::Mutes;
 pub use shared::CLIENTS;
 use shared::{
-    ClientCounters, ClientState, ExecutableKey, NoContext, PREFIX_MAX, Plain, PrefixKey,
+    Asked, ClientCounters, ClientState, ExecutableKey, NoContext, PREFIX_MAX, Plain, PrefixKey,
     ProcessKey, RECORD_MAX, State, Subscribers, TYPES, WRITE_DONE, WRITE_FULL, WRITE_NO_BUFFER,
     WRITE_NO_RING, Word, WriteCall, WriteContext,
 };
@@ -51,6 +53,17 @@ pub struct EventCoverage {
     pub notify: Result<Mechanism, String>,
     /// What can deny it, or why nothing can.
     pub deny: Result<Mechanism, String>,
+    /// What lets a task wait for a verdict on it, or why nothing does.
+    pub ask: Result<Mechanism, String>,
+}
+
+/// What a client that is asked about an event has declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AskTerms {
+    /// How long it has for its verdict.
+    pub time: Duration,
+    /// Whether it is a denial if the record that asks does not fit into its ring.
+    pub deny_full: bool,
 }
 
 /// What became of a client's records since it was admitted.
@@ -105,9 +118,12 @@ pub struct Hooks {
     objects: Objects,
     state: State,
     subscribers: [Subscribers; TYPES],
+    asked: [Asked; TYPES],
     mutes: Mutes,
     admitted: u64,
     kept: u64,
+    /// Why nobody can be asked here, if that is so.
+    no_gate: Option<String>,
 }
 
 impl Hooks {
@@ -126,30 +142,58 @@ impl Hooks {
         if !matches!(made, Ok(0)) {
             state.begin(&initial_state(true)?);
         }
-        let (subscribers, mutes) = ([Subscribers::default(); TYPES], Mutes::default());
-        Ok(Self { objects, state, subscribers, mutes, admitted: 0, kept: 0 })
+        Ok(Self {
+            objects,
+            state,
+            subscribers: [Subscribers::default(); TYPES],
+            asked: [Asked::default(); TYPES],
+            mutes: Mutes::default(),
+            admitted: 0,
+            kept: 0,
+            no_gate: gate_support().err(),
+        })
+    }
+
+    /// The maps of the gate that the programs which ask wait in. [`crate::Gate::open`] wants them.
+    ///
+    /// # Errors
+    /// When the kernel does not give them.
+    pub fn gate_maps(&self) -> Result<GateMaps, ProbeError> {
+        GateMaps::among(self.objects.maps()?)
     }
 
     /// How far each event can be had.
     #[must_use]
     pub fn coverage(&self) -> Vec<EventCoverage> {
-        let of = |kind: EventType, deny: bool| {
-            let serving = |program: &&area::Program| program.hook.types.contains(&kind);
-            let able = |program: &&area::Program| !deny || program.hook.mechanism == Mechanism::Lsm;
-            let mut programs = self.objects.programs.iter().filter(serving).filter(able).peekable();
-            let Some(first) = programs.peek() else {
-                return Err(String::from(if deny {
-                    "what tells of it is passed when it is done"
-                } else {
-                    "no program tells of it"
-                }));
-            };
-            let mechanism = first.hook.mechanism;
-            let refused = programs.find_map(|program| program.refused().err());
-            refused.map_or(Ok(mechanism), |why| Err(why.to_owned()))
+        let telling = "no program tells of it";
+        let denying = "what tells of it is passed when it is done";
+        let asking = "no program asks about it";
+        let told = |mechanism| mechanism != Mechanism::Gate;
+        let coverage = |kind| EventCoverage {
+            kind,
+            notify: self.served(kind, told, telling),
+            deny: self.served(kind, |mechanism| mechanism == Mechanism::Lsm, denying),
+            ask: self.served(kind, |mechanism| mechanism == Mechanism::Gate, asking).and_then(
+                |mechanism| self.no_gate.clone().map_or(Ok(mechanism), Err),
+            ),
         };
-        let coverage = |kind| EventCoverage { kind, notify: of(kind, false), deny: of(kind, true) };
         EventType::all().map(coverage).collect()
+    }
+
+    /// What serves an event among the programs of some mechanisms: all of them are needed.
+    fn served(
+        &self,
+        kind: EventType,
+        able: impl Fn(Mechanism) -> bool,
+        none: &str,
+    ) -> Result<Mechanism, String> {
+        let serving = |program: &&area::Program| {
+            program.hook.types.contains(&kind) && able(program.hook.mechanism)
+        };
+        let mut programs = self.objects.programs.iter().filter(serving).peekable();
+        let mechanism = programs.peek().map(|first| first.hook.mechanism).ok_or(none)?;
+        let refused = programs.find_map(|program| program.refused().err());
+        refused.map_or(Ok(mechanism), |why| Err(why.to_owned()))
     }
 
     /// The set of types that can be told of.
@@ -206,7 +250,7 @@ impl Hooks {
     pub fn remove(&mut self, slot: u32) -> Result<(), ProbeError> {
         self.check(slot)?;
         self.subscribe(slot, 0)?;
-        self.ask(slot, 0)?;
+        self.ask(slot, &[])?;
         for mute in self.mutes.of(slot) {
             self.unmute(slot, &mute)?;
         }
@@ -242,13 +286,38 @@ impl Hooks {
         })
     }
 
-    /// Has a client asked for these types, and for no others. Asking itself is the gate's; here it
-    /// keeps programs attached and puts the client into their sets.
+    /// Has a client asked about these events on these terms, and about no others. Who answers is
+    /// [`crate::Gate`]'s to say; here the client gets the records that ask.
     ///
     /// # Errors
-    /// See [`Hooks::subscribe`].
-    pub fn ask(&mut self, slot: u32, types: u64) -> Result<(), ProbeError> {
+    /// When nobody can be asked about one of them here (nothing changes then), or a program cannot be
+    /// attached.
+    pub fn ask(&mut self, slot: u32, events: &[(EventType, AskTerms)]) -> Result<(), ProbeError> {
         self.check(slot)?;
+        let coverage = self.coverage();
+        let asked = |kind| events.iter().find(|(event, _)| *event == kind).map(|(_, terms)| terms);
+        let lacking = coverage.iter().find_map(|event| {
+            let reason = event.ask.as_ref().err()?;
+            asked(event.kind).map(|_| (event.kind.name(), reason.clone()))
+        });
+        if let Some((what, lacking)) = lacking {
+            return Err(ProbeError::Unsupported { what, lacking });
+        }
+        for kind in EventType::all() {
+            let (number, terms) = (u32::from(kind.number()), asked(kind));
+            let Some(all) = self.asked.get_mut(number as usize) else { continue };
+            let before = (all.time, all.deny_full);
+            if let Some(time) = all.time.get_mut(slot as usize) {
+                *time = terms.map_or(0, |terms| terms.time.as_nanos() as u64);
+            }
+            set(&mut all.deny_full, slot, terms.is_some_and(|terms| terms.deny_full));
+            let now = *all;
+            // The terms are there before the first question.
+            if (now.time, now.deny_full) != before {
+                self.update("asked_of", &number.to_ne_bytes(), now.bytes())?;
+            }
+        }
+        let types = events.iter().fold(0, |types, (kind, _)| types | kind.bit());
         self.change_subscribers(|subscribers, kind| {
             set(&mut subscribers.ask, slot, types & kind != 0);
         })
@@ -281,12 +350,12 @@ impl Hooks {
     }
 
     fn attach(&mut self) -> Result<(), ProbeError> {
-        let wanted = |(number, subscribers): (usize, &Subscribers)| {
-            u64::from(subscribers.notify | subscribers.ask != 0) << number
+        let types = |wants: fn(&Subscribers) -> u64| {
+            let all = self.subscribers.iter().enumerate();
+            all.fold(0, |types, (number, one)| types | u64::from(wants(one) != 0) << number)
         };
-        let types = self.subscribers.iter().enumerate().map(wanted);
-        let types = types.fold(self.kept, |all, bit| all | bit);
-        self.objects.attach_for(types)
+        let (told, asked) = (types(|one| one.notify) | self.kept, types(|one| one.ask));
+        self.objects.attach_for(told, asked)
     }
 
     /// Has a client not told of what somebody does (or, if its mutes are inverted, told of it).

@@ -49,6 +49,20 @@ pub(crate) struct ClientState {
     pub(crate) reserved: u32,
 }
 
+/// `struct asked`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Asked {
+    pub(crate) time: [u64; CLIENTS as usize],
+    pub(crate) deny_full: u64,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self { time: [0; CLIENTS as usize], deny_full: 0 }
+    }
+}
+
 /// `struct client_counters`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -144,6 +158,8 @@ pub(super) unsafe trait Plain: Copy {
 unsafe impl Plain for Subscribers {}
 // SAFETY: u64 and u32 without gaps.
 unsafe impl Plain for ClientCounters {}
+// SAFETY: integers of one width only, so there is no padding.
+unsafe impl Plain for Asked {}
 // SAFETY: two u32 and a u64.
 unsafe impl Plain for ProcessKey {}
 // SAFETY: two u64.

@@ -100,6 +100,8 @@ pub enum Mechanism {
     Tracepoint,
     /// An LSM hook, passed before it is done: it tells, and can deny.
     Lsm,
+    /// An LSM hook at which the task waits for verdicts, in the gate.
+    Gate,
 }
 
 /// A program, where it is and what it tells of.
@@ -122,12 +124,18 @@ const fn tracepoint(
     Hook { area, program, mechanism: Mechanism::Tracepoint, types }
 }
 
+const fn asking(program: &'static str, types: &'static [EventType]) -> Hook {
+    Hook { area: "verdicts", program, mechanism: Mechanism::Gate, types }
+}
+
 /// All programs. A type that several serve needs all of them.
 pub(super) const HOOKS: &[Hook] = &[
     tracepoint("process", "process_exec", &[EventType::PROCESS_EXEC]),
     tracepoint("process", "process_fork", &[EventType::PROCESS_FORK, EventType::THREAD_CREATE]),
     tracepoint("process", "process_exit", &[EventType::PROCESS_EXIT]),
     tracepoint("process", "process_signal", &[EventType::PROCESS_SIGNAL]),
+    asking("process_exec_asked", &[EventType::PROCESS_EXEC]),
+    asking("image_map_asked", &[EventType::IMAGE_MAP]),
 ];
 
 #[cfg(test)]
