@@ -17,6 +17,38 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/*
+ * All that is published, so that the BTF of this object has the layout of each: it is what other
+ * languages' types are held against. Points nowhere.
+ */
+struct published {
+	struct ringfence_string string;
+	struct ringfence_process_key process_key;
+	struct ringfence_file file;
+	struct ringfence_header header;
+	struct ringfence_actor actor;
+	struct ringfence_process_exec process_exec;
+	struct ringfence_process_fork process_fork;
+	struct ringfence_process_exit process_exit;
+	struct ringfence_process_signal process_signal;
+	struct ringfence_process_trace process_trace;
+	struct ringfence_process_credentials process_credentials;
+	struct ringfence_image_map image_map;
+	struct ringfence_module_load module_load;
+	struct ringfence_module_unload module_unload;
+	struct ringfence_bpf_load bpf_load;
+	struct ringfence_kernel_load kernel_load;
+	struct ringfence_memory_map memory_map;
+	struct ringfence_memory_protect memory_protect;
+	struct ringfence_memory_access memory_access;
+	struct ringfence_memory_fileless memory_fileless;
+	struct ringfence_loss loss;
+	struct ringfence_deadline_missed deadline_missed;
+	struct ringfence_stage_changed stage_changed;
+	struct ringfence_shutting_down shutting_down;
+	struct ringfence_kernel_finding kernel_finding;
+} * published;
+
 /* include/uapi/linux/time.h */
 #define CLOCK_MONOTONIC 1
 

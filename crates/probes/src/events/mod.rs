@@ -499,6 +499,12 @@ impl Hooks {
         self.state.word(Word::Sequence).load(Ordering::SeqCst)
     }
 
+    /// Whether a timer is set that wakes observers: never for long while nothing happens.
+    #[must_use]
+    pub fn is_wake_due(&self) -> bool {
+        self.state.word(Word::Armed).load(Ordering::SeqCst) != 0
+    }
+
     fn check(&self, slot: u32) -> Result<(), ProbeError> {
         if slot < CLIENTS && self.admitted & (1 << slot) != 0 {
             return Ok(());

@@ -171,11 +171,12 @@ unsafe impl Plain for PrefixKey {}
 #[derive(Debug)]
 pub(super) struct State(Mapping);
 
-/// A word of the state that this side writes.
+/// A word of the state that this side reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Word {
     Sequence,
     Pending,
+    Armed,
     MuteProcess,
     MuteExecutable,
     MuteCgroup,
@@ -206,6 +207,7 @@ impl State {
         let offset = match word {
             Word::Sequence => offset_of!(ClientState, sequence),
             Word::Pending => offset_of!(ClientState, pending),
+            Word::Armed => offset_of!(ClientState, armed),
             Word::MuteProcess => offset_of!(ClientState, mute_process),
             Word::MuteExecutable => offset_of!(ClientState, mute_executable),
             Word::MuteCgroup => offset_of!(ClientState, mute_cgroup),
