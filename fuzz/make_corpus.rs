@@ -7,6 +7,8 @@
 
 mod corpus_of_dumps;
 mod corpus_of_formats;
+#[path = "../crates/abi/tests/support/mod.rs"]
+mod records;
 #[path = "../crates/kernel-image/tests/synthetic/mod.rs"]
 mod synthetic;
 #[path = "../crates/kernel-image/tests/synthetic_module/mod.rs"]
@@ -26,6 +28,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let corpus = PathBuf::from(corpus);
     small_kernels(&corpus)?;
+    for (event, record) in records::sample_of_each() {
+        write(&corpus, "record", event.name(), record.as_bytes())?;
+    }
     for (target, name, bytes) in corpus_of_formats::inputs()?.into_iter().chain(corpus_of_dumps::inputs()) {
         write(&corpus, target, name, &bytes)?;
     }
