@@ -10,6 +10,10 @@ use std::path::PathBuf;
 use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::{Btf, HasSize, ObjectBuilder};
 
+use crate::events::shared::{
+    ClientCounters, ClientState, ExecutableKey, PrefixKey, ProcessKey, Subscribers, WriteCall,
+    WriteContext,
+};
 use crate::journal::modules::ModuleRecord;
 use crate::views::records::{BpfRecord, CallerRecord, TaskRecord};
 use crate::window::{Call, REQUESTS, Request, WINDOW};
@@ -69,6 +73,36 @@ fn the_records_of_modules_are_laid_out_alike() {
         rust_layout!(ModuleRecord { time, address, tgid, tid, loaded, reserved, comm, name }),
         c_layout("module_events", "module_record")
     );
+}
+
+#[test]
+fn what_events_share_is_laid_out_alike() {
+    let c = |name| c_layout("clients", name);
+    assert_eq!(rust_layout!(Subscribers { notify, ask }), c("subscribers"));
+    let state = rust_layout!(ClientState {
+        sequence,
+        pending,
+        armed,
+        mute_process,
+        mute_executable,
+        mute_cgroup,
+        mute_path,
+        inverted,
+        boot_id,
+        initial_mounts,
+        buffers,
+        wake_always,
+        reserved
+    });
+    assert_eq!(state, c("client_state"));
+    let counters =
+        rust_layout!(ClientCounters { written, lost, told, telling, woken, lost_by, told_by });
+    assert_eq!(counters, c("client_counters"));
+    assert_eq!(rust_layout!(ProcessKey { pid, reserved, start }), c("ringfence_process_key"));
+    assert_eq!(rust_layout!(ExecutableKey { device, inode }), c("executable_key"));
+    assert_eq!(rust_layout!(PrefixKey { length, path }), c("prefix_key"));
+    assert_eq!(rust_layout!(WriteCall { slot, wake, length, reserved }), c("write_call"));
+    assert_eq!(rust_layout!(WriteContext { call, record }), c("write_context"));
 }
 
 #[test]

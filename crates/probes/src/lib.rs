@@ -4,6 +4,7 @@
 
 mod bench;
 mod error;
+pub mod events;
 mod features;
 mod host;
 mod journal;
