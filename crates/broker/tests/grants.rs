@@ -103,7 +103,8 @@ fn the_example_of_the_document_is_a_grant() {
     assert!(!grant.allows(event("process_signal"), Class::Ask));
     let failure = grant.events[&event("process_exec")].failure;
     assert_eq!(failure.deadline_missed, Fallback::Deny);
-    assert!(failure.denies_when_absent() && failure.denies_when_gone());
+    assert_eq!(failure.when_absent(), Fallback::Deny);
+    assert_eq!(failure.when_gone(), Fallback::Deny);
 }
 
 #[test]

@@ -55,19 +55,22 @@ pub struct Contract {
 }
 
 impl Contract {
-    /// Whether this client denies what happens while it is not connected.
+    /// What this client says, by its absence, to what it would be asked.
     #[must_use]
-    pub fn denies_when_absent(&self) -> bool {
-        self.not_connected == Absent::Deny
+    pub fn when_absent(&self) -> Fallback {
+        match self.not_connected {
+            Absent::Allow | Absent::LastRules => Fallback::Allow,
+            Absent::Deny => Fallback::Deny,
+        }
     }
 
-    /// Whether this client denies what happens while `ringfenced` is not running.
+    /// What this client says while `ringfenced` is not running.
     #[must_use]
-    pub fn denies_when_gone(&self) -> bool {
+    pub fn when_gone(&self) -> Fallback {
         match self.ringfenced_gone {
-            Gone::AsNotConnected => self.denies_when_absent(),
-            Gone::Allow => false,
-            Gone::Deny => true,
+            Gone::AsNotConnected => self.when_absent(),
+            Gone::Allow => Fallback::Allow,
+            Gone::Deny => Fallback::Deny,
         }
     }
 }
