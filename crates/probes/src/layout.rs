@@ -15,6 +15,7 @@ use crate::events::shared::{
     WriteContext,
 };
 use crate::journal::modules::ModuleRecord;
+use crate::process_keys::Keys;
 use crate::views::records::{BpfRecord, CallerRecord, TaskRecord};
 use crate::window::{Call, REQUESTS, Request, WINDOW};
 
@@ -55,6 +56,14 @@ fn the_requests_of_the_reader_are_laid_out_alike() {
         c_layout("kernel_reader", "reader_request")
     );
     assert_eq!(rust_layout!(Call { count, reserved }), c_layout("kernel_reader", "reader_call"));
+}
+
+#[test]
+fn the_keys_of_processes_are_laid_out_alike() {
+    assert_eq!(
+        rust_layout!(Keys { start, parent_start, pid, parent_pid }),
+        c_layout("process_keys", "process_keys")
+    );
 }
 
 #[test]

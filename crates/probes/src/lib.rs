@@ -16,6 +16,7 @@ mod mapping;
 mod modules;
 mod object;
 mod privilege;
+mod process_keys;
 mod reader;
 mod registers;
 mod skeletons;
@@ -30,6 +31,7 @@ pub use host::{HostIdentity, Lockdown, identity, live_symbols, live_types, lockd
 pub use journal::{JournalReader, Record, RecordError, Sample, Taken, parse_record};
 pub use kcore::{CoreError, CoreHeader, Kcore, Segment};
 pub use modules::ModuleDirectory;
+pub use process_keys::{Keys, ProcessKeys};
 pub use reader::{LiveReader, Path};
 pub use registers::LiveRegisters;
 pub use views::{LiveViews, TaskRecord};
