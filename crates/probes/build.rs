@@ -12,6 +12,9 @@ const AREAS: [&str; 5] = ["features", "gate_trial", "kernel_reader", "module_eve
 /// Objects without a skeleton: which of their programs are loaded is decided at run time.
 const EVENTS: [&str; 3] = ["clients", "process", "verdicts"];
 
+/// Objects without a skeleton: a program and a map, found as they come.
+const PLAIN: [&str; 1] = ["process_keys"];
+
 /// The names of the clang flags that matter to the verifier: v3 (5.1 and later) has 32-bit
 /// comparisons, without which bounds are lost in shifts.
 const FLAGS: [&str; 5] = ["-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"];
@@ -24,7 +27,7 @@ fn main() {
         let skeleton = output.join(format!("{area}.skel.rs"));
         build(&sources, area, &output, |builder| builder.build_and_generate(skeleton));
     }
-    for area in EVENTS {
+    for area in EVENTS.into_iter().chain(PLAIN) {
         build(&sources, area, &output, |builder| builder.build());
     }
     // The folder as a whole: headers in lib/ are part of every object.

@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PURE: [&str; 6] =
-    ["abi", "kernel-image", "kernel-memory", "guard", "broker", "rules"];
+const PURE: [&str; 6] = ["abi", "kernel-image", "kernel-memory", "guard", "broker", "rules"];
 /// Of these, who has no clock and no threads either: time is told.
 const TIMELESS: [&str; 1] = ["broker"];
 const FORBIDDEN_CRATES: [&str; 6] =

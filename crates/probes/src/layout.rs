@@ -11,14 +11,15 @@ use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::{Btf, HasSize, ObjectBuilder};
 
 use crate::events::shared::{
-    Asked, ClientCounters, ClientState, ExecutableKey, PrefixKey, ProcessKey, Subscribers, WriteCall,
-    WriteContext,
+    Asked, ClientCounters, ClientState, ExecutableKey, PrefixKey, ProcessKey, Subscribers,
+    WriteCall, WriteContext,
 };
 use crate::gate::abi::{
     GateAnswer, GateAnswerKey, GateExemption, GateFile, GateProcess, GateQuestion, GateReply,
     GateSettings, TYPES,
 };
 use crate::journal::modules::ModuleRecord;
+use crate::process_keys::Keys;
 use crate::views::records::{BpfRecord, CallerRecord, TaskRecord};
 use crate::window::{Call, REQUESTS, Request, WINDOW};
 
@@ -69,6 +70,14 @@ fn the_requests_of_the_reader_are_laid_out_alike() {
         c_layout("kernel_reader", "reader_request")
     );
     assert_eq!(rust_layout!(Call { count, reserved }), c_layout("kernel_reader", "reader_call"));
+}
+
+#[test]
+fn the_keys_of_processes_are_laid_out_alike() {
+    assert_eq!(
+        rust_layout!(Keys { start, parent_start, pid, parent_pid }),
+        c_layout("process_keys", "process_keys")
+    );
 }
 
 #[test]

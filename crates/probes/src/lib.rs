@@ -17,6 +17,7 @@ mod mapping;
 mod modules;
 mod object;
 mod privilege;
+mod process_keys;
 mod question;
 mod reader;
 mod registers;
@@ -36,6 +37,7 @@ pub use host::{HostIdentity, Lockdown, identity, live_symbols, live_types, lockd
 pub use journal::{JournalReader, Record, RecordError, Sample, Taken, parse_record};
 pub use kcore::{CoreError, CoreHeader, Kcore, Segment};
 pub use modules::ModuleDirectory;
+pub use process_keys::{Keys, ProcessKeys};
 pub use question::{FileKey, Notice, ProcessKey, Question, QuestionId, Questions, Reply};
 pub use reader::{LiveReader, Path};
 pub use registers::LiveRegisters;

@@ -173,9 +173,9 @@ impl Hooks {
             kind,
             notify: self.served(kind, told, telling),
             deny: self.served(kind, |mechanism| mechanism == Mechanism::Lsm, denying),
-            ask: self.served(kind, |mechanism| mechanism == Mechanism::Gate, asking).and_then(
-                |mechanism| self.no_gate.clone().map_or(Ok(mechanism), Err),
-            ),
+            ask: self
+                .served(kind, |mechanism| mechanism == Mechanism::Gate, asking)
+                .and_then(|mechanism| self.no_gate.clone().map_or(Ok(mechanism), Err)),
         };
         EventType::all().map(coverage).collect()
     }
