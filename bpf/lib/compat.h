@@ -18,4 +18,42 @@
  */
 extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 
+#ifdef RINGFENCE_EVENT_TYPES_H
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+/*
+ * The time of an inode's last change: i_ctime until 6.5; __i_ctime from 6.6 (13bc24457850 "fs:
+ * rename i_ctime field to __i_ctime"); i_ctime_sec and i_ctime_nsec from 6.11 (3aa63a569c64 "fs:
+ * switch timespec64 fields in inode to discrete integers"). Since 6.13 (4e40eff0b573 "fs: add
+ * infrastructure for multigrain timestamps") the top bit of the nanoseconds is a flag.
+ */
+struct inode___until_6_5 {
+	struct timespec64 i_ctime;
+};
+
+struct inode___until_6_10 {
+	struct timespec64 __i_ctime;
+};
+
+struct inode___since_6_11 {
+	long long i_ctime_sec;
+	u32 i_ctime_nsec;
+};
+
+/*
+ * fs-verity's knowledge of a file: a field of the inode until 6.17; in the file system's own part
+ * of it in 6.18, at an offset that its operations name; in a hash table since 7.0, where only
+ * the kernel's own functions find it.
+ */
+struct inode___until_6_17 {
+	struct fsverity_info *i_verity_info;
+};
+
+struct fsverity_operations___6_18 {
+	long inode_info_offs;
+};
+
+#pragma clang attribute pop
+#endif
+
 #endif

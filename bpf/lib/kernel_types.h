@@ -39,7 +39,12 @@ typedef _Bool bool;
 /* include/uapi/linux/bpf.h; numbers of the uapi never change. */
 enum bpf_map_type {
 	BPF_MAP_TYPE_UNSPEC = 0,
+	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_LPM_TRIE = 11,
+	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
@@ -52,10 +57,29 @@ enum bpf_link_type {
 };
 
 enum {
+	BPF_F_NO_PREALLOC = 1U << 0,
 	BPF_F_MMAPABLE = 1U << 10,
 };
 
-/* Of the uapi too: the arguments of a raw tracepoint. */
+/* Flags of bpf_map_update_elem. */
+enum {
+	BPF_NOEXIST = 1,
+};
+
+/* Flags of a write to a ring, and what bpf_ringbuf_query is asked for. */
+enum {
+	BPF_RB_NO_WAKEUP = 1U << 0,
+	BPF_RB_FORCE_WAKEUP = 1U << 1,
+	BPF_RB_AVAIL_DATA = 0,
+	BPF_RB_RING_SIZE = 1,
+};
+
+/* Of the uapi too: a timer in the value of a map, known to the kernel by its name and size. */
+struct bpf_timer {
+	__u64 opaque[2];
+} __attribute__((aligned(8)));
+
+/* And the arguments of a raw tracepoint. */
 struct bpf_raw_tracepoint_args {
 	__u64 args[0];
 };
@@ -83,13 +107,39 @@ struct pid {
 	struct upid numbers[1];
 };
 
-/* include/linux/sched.h */
+/* include/linux/sched.h. What stands behind most of these pointers is in event_types.h. */
+struct sched_entity {
+	u64 sum_exec_runtime;
+};
+
+/* include/linux/uidgid_types.h: numbers of the initial user namespace. */
+typedef struct {
+	u32 val;
+} kuid_t;
+
+typedef struct {
+	u32 val;
+} kgid_t;
+
 struct task_struct {
+	unsigned int flags;
+	struct sched_entity se;
+	struct mm_struct *mm;
+	int exit_code;
 	int pid;
 	int tgid;
+	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
+	u64 utime;
+	u64 stime;
+	u64 start_boottime;
+	const struct cred *cred;
 	char comm[16];
+	struct nsproxy *nsproxy;
+	struct signal_struct *signal;
+	kuid_t loginuid;
+	struct css_set *cgroups;
 };
 
 /* include/linux/bpf.h */

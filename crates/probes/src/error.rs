@@ -58,6 +58,14 @@ pub enum ProbeError {
         /// The last lines of what libbpf and the verifier said, or the system's error.
         reason: String,
     },
+    /// Something that was open has come to its end; it can be opened anew.
+    #[error("{what} has come to its end: {reason}")]
+    Closed {
+        /// What it was.
+        what: &'static str,
+        /// How it ended.
+        reason: &'static str,
+    },
     /// A file could not be read.
     #[error("{path} cannot be read: {reason}")]
     File {

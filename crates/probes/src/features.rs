@@ -258,6 +258,11 @@ fn attach(tryout: Tryout) -> Result<Tried, ProbeError> {
     })
 }
 
+/// Whether LSM programs can be attached; what is tried is undone.
+pub(crate) fn can_attach_lsm() -> Result<(), ProbeError> {
+    attach(Tryout::Lsm).map(|_| ())
+}
+
 fn has_bpf(list: &str) -> bool {
     list.trim().split(',').any(|name| name == "bpf")
 }

@@ -10,7 +10,16 @@ use std::path::PathBuf;
 use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::{Btf, HasSize, ObjectBuilder};
 
+use crate::events::shared::{
+    Asked, ClientCounters, ClientState, ExecutableKey, PrefixKey, ProcessKey, Subscribers,
+    WriteCall, WriteContext,
+};
+use crate::gate::abi::{
+    GateAnswer, GateAnswerKey, GateExemption, GateFile, GateProcess, GateQuestion, GateReply,
+    GateSettings, TYPES,
+};
 use crate::journal::modules::ModuleRecord;
+use crate::process_keys::Keys;
 use crate::views::records::{BpfRecord, CallerRecord, TaskRecord};
 use crate::window::{Call, REQUESTS, Request, WINDOW};
 
@@ -28,6 +37,16 @@ macro_rules! rust_layout {
             fields: vec![$((stringify!($field).to_owned(), offset_of!($name, $field))),*],
         }
     };
+}
+
+impl Layout {
+    /// A field that is called as a word of Rust is written `r#type` there.
+    fn without_raw_names(mut self) -> Self {
+        for (name, _) in &mut self.fields {
+            *name = name.trim_start_matches("r#").to_owned();
+        }
+        self
+    }
 }
 
 fn object(area: &str) -> PathBuf {
@@ -54,6 +73,14 @@ fn the_requests_of_the_reader_are_laid_out_alike() {
 }
 
 #[test]
+fn the_keys_of_processes_are_laid_out_alike() {
+    assert_eq!(
+        rust_layout!(Keys { start, parent_start, pid, parent_pid }),
+        c_layout("process_keys", "process_keys")
+    );
+}
+
+#[test]
 fn the_records_of_the_views_are_laid_out_alike() {
     assert_eq!(
         rust_layout!(TaskRecord { address, tgid, tid, own_tgid, own_tid, comm }),
@@ -69,6 +96,65 @@ fn the_records_of_modules_are_laid_out_alike() {
         rust_layout!(ModuleRecord { time, address, tgid, tid, loaded, reserved, comm, name }),
         c_layout("module_events", "module_record")
     );
+}
+
+#[test]
+fn what_events_share_is_laid_out_alike() {
+    let c = |name| c_layout("clients", name);
+    assert_eq!(rust_layout!(Subscribers { notify, ask }), c("subscribers"));
+    assert_eq!(rust_layout!(Asked { time, deny_full }), c("asked"));
+    let state = rust_layout!(ClientState {
+        sequence,
+        pending,
+        armed,
+        mute_process,
+        mute_executable,
+        mute_cgroup,
+        mute_path,
+        inverted,
+        boot_id,
+        initial_mounts,
+        buffers,
+        wake_always,
+        reserved
+    });
+    assert_eq!(state, c("client_state"));
+    let counters =
+        rust_layout!(ClientCounters { written, lost, told, telling, woken, lost_by, told_by });
+    assert_eq!(counters, c("client_counters"));
+    assert_eq!(rust_layout!(ProcessKey { pid, reserved, start }), c("ringfence_process_key"));
+    assert_eq!(rust_layout!(ExecutableKey { device, inode }), c("executable_key"));
+    assert_eq!(rust_layout!(PrefixKey { length, path }), c("prefix_key"));
+    assert_eq!(rust_layout!(WriteCall { slot, wake, length, reserved }), c("write_call"));
+    assert_eq!(rust_layout!(WriteContext { call, record }), c("write_context"));
+}
+
+#[test]
+fn what_the_gate_and_its_programs_say_to_each_other_is_laid_out_alike() {
+    let c = |name: &str| c_layout("gate_trial", name);
+    assert_eq!(rust_layout!(GateProcess { pid, reserved, start }), c("gate_process"));
+    assert_eq!(rust_layout!(GateExemption { own, descendants }), c("gate_exemption"));
+    assert_eq!(rust_layout!(GateFile { device, inode, version }), c("gate_file"));
+    assert_eq!(rust_layout!(GateReply { event_id, verdict, error, reserved }), c("gate_reply"));
+    let question = rust_layout!(GateQuestion {
+        event_id,
+        askers,
+        time,
+        pid,
+        thread,
+        start,
+        file,
+        r#type,
+        reserved,
+        reply
+    });
+    assert_eq!(question.without_raw_names(), c("gate_question"));
+    let key = rust_layout!(GateAnswerKey { file, r#type, reserved });
+    assert_eq!(key.without_raw_names(), c("gate_answer_key"));
+    assert_eq!(rust_layout!(GateAnswer { allowed }), c("gate_answer"));
+    let settings = rust_layout!(GateSettings { anchor, reserved, device, inode, deny_unanswered });
+    assert_eq!(settings, c("gate_settings"));
+    assert_eq!(settings.size, 24 + 8 * TYPES);
 }
 
 #[test]

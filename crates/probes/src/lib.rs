@@ -4,7 +4,9 @@
 
 mod bench;
 mod error;
+pub mod events;
 mod features;
+mod gate;
 mod host;
 mod journal;
 mod kcore;
@@ -15,6 +17,8 @@ mod mapping;
 mod modules;
 mod object;
 mod privilege;
+mod process_keys;
+mod question;
 mod reader;
 mod registers;
 mod skeletons;
@@ -25,10 +29,16 @@ mod window;
 pub use bench::{PathSpeed, ReaderBench, Speed, bench_readers};
 pub use error::ProbeError;
 pub use features::{Feature, FeatureState, features, kernel_image_path};
+pub use gate::{
+    FuseError, FuseOperation, FuseRequest, Gate, GateCounters, GateMaps, GateOptions, LOOK_AGAIN,
+    gate_support,
+};
 pub use host::{HostIdentity, Lockdown, identity, live_symbols, live_types, lockdown};
 pub use journal::{JournalReader, Record, RecordError, Sample, Taken, parse_record};
 pub use kcore::{CoreError, CoreHeader, Kcore, Segment};
 pub use modules::ModuleDirectory;
+pub use process_keys::{Keys, ProcessKeys};
+pub use question::{FileKey, Notice, ProcessKey, Question, QuestionId, Questions, Reply};
 pub use reader::{LiveReader, Path};
 pub use registers::LiveRegisters;
 pub use views::{LiveViews, TaskRecord};

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Sending: a record into the rings of clients, what is lost, and who is woken when.
+ *
+ * Loss. What does not fit is counted by type and reason, and the client is told: by header.lost of
+ * each later record, and by a loss record, which comes before the next record that fits. If the
+ * loss record does not fit, no other is written either.
+ *
+ * Waking. To wake a client costs an interrupt and a switch, more than its record. So a client that
+ * only listens is woken when its ring is a quarter full, and by a timer 15 ms after the first
+ * record that it was not woken for. The timer is set by such a record only: while nothing happens,
+ * nobody is woken. Waking without a record is done by a reservation that is discarded; readers
+ * skip it.
+ *
+ * Ways rejected. A timer for each client (as many interrupts). A wake-up for each record. A thread
+ * of the daemon that wakes (a dead daemon would be a silent one). Numbers for each client's records
+ * (see the head of api/ringfence.h).
+ */
+#ifndef RINGFENCE_SEND_H
+#define RINGFENCE_SEND_H
+
+#include "clients.h"
+
+/* --- loss ------------------------------------------------------------------------------------ */
+
+/* Tells a client of what it lost for one reason. Gives 0 if there was no place. */
+static __always_inline int tell_why(void *ring, struct client_counters *counter,
+				    struct loss_record *record, __u32 why)
+{
+	__u32 *lost = counter->lost_by[(why - 1) & 1], *told = counter->told_by[(why - 1) & 1];
+	__u64 sum = 0;
+	__u32 type;
+
+	for (type = 0; type < LOST_TYPES; type++) {
+		record->loss.by_type[type] = lost[type] - told[type];
+		sum += record->loss.by_type[type];
+	}
+	if (!sum)
+		return 1;
+	record->loss.records = sum;
+	record->loss.why = why;
+	record->header.lost = counter->lost;
+	if (bpf_ringbuf_output(ring, record, sizeof(*record), BPF_RB_NO_WAKEUP))
+		return 0;
+	for (type = 0; type < LOST_TYPES; type++)
+		told[type] += record->loss.by_type[type];
+	counter->told += sum;
+	__sync_fetch_and_add(&counter->written, 1);
+	return 1;
+}
+
+/* Tells a client of all that it lost and was not told of. Gives 0 if there was no place, else 1:
+ * also if somebody else is telling it just now. */
+__noinline int tell_loss(__u32 slot)
+{
+	struct client_counters *counter = bpf_map_lookup_elem(&counters, &slot);
+	struct loss_record *record = bpf_map_lookup_elem(&losses, &slot);
+	void *ring = bpf_map_lookup_elem(&rings, &slot);
+	struct client_state *all = the_state();
+	int told;
+
+	if (!counter || !record || !ring || !all)
+		return 1;
+	if (__sync_val_compare_and_swap(&counter->telling, 0, 1))
+		return 1;
+	record->header.size = sizeof(*record);
+	record->header.version = RINGFENCE_ABI;
+	record->header.type = RINGFENCE_LOSS;
+	record->header.body = BODY_AT;
+	record->header.classes = RINGFENCE_CLASS_NOTIFY;
+	record->header.flags = RINGFENCE_FLAG_MANDATORY;
+	record->header.time = bpf_ktime_get_boot_ns();
+	record->header.global_sequence = __sync_fetch_and_add(&all->sequence, 1) + 1;
+	record->header.event_id = record->header.global_sequence;
+	__builtin_memcpy(record->header.boot_id, all->boot_id, sizeof(all->boot_id));
+	told = tell_why(ring, counter, record, RINGFENCE_LOST_RING_FULL) &&
+	       tell_why(ring, counter, record, RINGFENCE_LOST_NO_BUFFER);
+	__sync_lock_test_and_set(&counter->telling, 0);
+	return told;
+}
+
+/* --- waking ---------------------------------------------------------------------------------- */
+
+/* Has a client woken by the timer. */
+static __always_inline void wake_later(struct client_state *all, __u64 bit)
+{
+	struct wake_timer *timer;
+	__u32 first = 0;
+
+	if (!(all->pending & bit))
+		__sync_fetch_and_or(&all->pending, bit);
+	if (all->armed || __sync_lock_test_and_set(&all->armed, 1))
+		return;
+	timer = bpf_map_lookup_elem(&wake_timers, &first);
+	if (!timer || bpf_timer_start(&timer->timer, WAKE_AFTER, 0))
+		all->armed = 0;
+}
+
+/* Whether a client that listens is to be woken by the record that is to be written. */
+static __always_inline int fills_up(void *ring, struct client_counters *counter, __u32 size)
+{
+	__u64 unread = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
+	__u64 room = bpf_ringbuf_query(ring, BPF_RB_RING_SIZE);
+
+	if (unread + size < room / 4) {
+		if (counter->woken)
+			counter->woken = 0;
+		return 0;
+	}
+	/* Once, until it has caught up. */
+	return !counter->woken && !__sync_lock_test_and_set(&counter->woken, 1);
+}
+
+/* --- sending --------------------------------------------------------------------------------- */
+
+struct send_context {
+	struct buffer *buffer;
+	__u64 left;
+	__u32 size;
+	__u32 wake;
+	/* Clients that it was lost for. */
+	__u64 missed;
+};
+
+/* Until when a client has to answer a record that asks. */
+static __always_inline __u64 deadline_for(struct ringfence_header *header, __u32 slot)
+{
+	__u32 type = header->type;
+	struct asked *asked;
+
+	if (!(header->classes & RINGFENCE_CLASS_ASK))
+		return 0;
+	asked = bpf_map_lookup_elem(&asked_of, &type);
+	return asked ? header->time + asked->time[slot & (CLIENTS - 1)] : 0;
+}
+
+static long send_one(__u32 count, struct send_context *context)
+{
+	struct buffer *buffer = context->buffer;
+	struct ringfence_header *header = header_of(buffer);
+	struct client_state *all = the_state();
+	struct client_counters *counter;
+	__u64 bit, flags;
+	__u32 slot;
+	void *ring;
+
+	if (!context->left || !all)
+		return 1;
+	slot = lowest(context->left);
+	bit = context->left & -context->left;
+	context->left &= ~bit;
+	counter = bpf_map_lookup_elem(&counters, &slot);
+	ring = bpf_map_lookup_elem(&rings, &slot);
+	if (!counter || !ring)
+		return 0;
+	if (counter->lost != counter->told && !tell_loss(slot)) {
+		count_lost(counter, header->type, RINGFENCE_LOST_RING_FULL);
+		wake_later(all, bit);
+		context->missed |= bit;
+		return 0;
+	}
+	flags = BPF_RB_NO_WAKEUP;
+	if (context->wake || all->wake_always || fills_up(ring, counter, context->size))
+		flags = BPF_RB_FORCE_WAKEUP;
+	header->lost = counter->lost;
+	header->deadline = deadline_for(header, slot);
+	if (bpf_ringbuf_output(ring, buffer->record, context->size & RECORD_MASK, flags)) {
+		count_lost(counter, header->type, RINGFENCE_LOST_RING_FULL);
+		context->missed |= bit;
+		flags = BPF_RB_NO_WAKEUP;
+	} else {
+		__sync_fetch_and_add(&counter->written, 1);
+	}
+	if (flags == BPF_RB_NO_WAKEUP)
+		wake_later(all, bit);
+	return 0;
+}
+
+/*
+ * Writes a record to each client of a set, for the reason `classes`, and wakes them at once if it
+ * is to. All records of one event have the same number, whoever gets them and however often it is
+ * sent. Gives the clients that it was lost for.
+ */
+__noinline __u64 send(struct buffer *buffer, __u64 clients, __u32 classes, __u32 wake)
+{
+	struct send_context context = {.left = clients, .wake = wake};
+	struct client_state *all = the_state();
+	struct ringfence_header *header;
+
+	if (!buffer || !all || !clients)
+		return 0;
+	header = header_of(buffer);
+	header->classes = classes;
+	if (!header->global_sequence) {
+		header->global_sequence = __sync_fetch_and_add(&all->sequence, 1) + 1;
+		if (!header->event_id)
+			header->event_id = header->global_sequence;
+		__builtin_memcpy(header->boot_id, all->boot_id, sizeof(all->boot_id));
+	}
+	context.buffer = buffer;
+	context.size = end_record(buffer);
+	bpf_loop(CLIENTS, send_one, &context, 0);
+	return context.missed;
+}
+
+/* Tells those who are told, and gives the buffer back. */
+static __always_inline void finish(struct buffer *buffer)
+{
+	send(buffer, buffer->notify, RINGFENCE_CLASS_NOTIFY, 0);
+	give_back(buffer);
+}
+
+#endif

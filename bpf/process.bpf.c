@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Processes: executed, made, ended, signalled.
+ *
+ * What. One program on each of the scheduler's tracepoints for exec, fork and exit, and one where
+ * signals are generated (include/trace/events/sched.h and signal.h, 6.1 to 7.3). They tell; what
+ * decides is on LSM hooks.
+ *
+ * Why this way. These tracepoints stand where the thing is done: that of exec after the point of no
+ * return, with the new credentials, memory and name in place, so the arguments are those that the
+ * program will see and not what the caller still writes to. tp_btf programs on them work on hosts
+ * that refuse everything else.
+ *
+ * Limits. sched_process_exit is passed after a process gave its memory up until 6.15, and with it
+ * went what it ran: on those kernels the actor of process_exit has no executable, and the record is
+ * marked incomplete. A signal that a timer sends in an interrupt has whoever runs as its actor; it
+ * is marked as an act of the kernel.
+ *
+ * Ways rejected. Tracepoints of system calls: they see what the caller asks for, not what happens.
+ * task_newtask: it does not say who made the task.
+ */
+#include "lib/kernel_types.h"
+#include "lib/event_types.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "lib/compat.h"
+#include "../api/ringfence.h"
+#include "lib/send.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* --- exec ------------------------------------------------------------------------------------ */
+
+/* Appends the arguments, which the kernel has put into the memory of the new program. */
+__noinline int put_arguments(struct buffer *buffer, __u32 reference)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u64 start = task->mm->arg_start, end = task->mm->arg_end;
+	struct ringfence_string *string;
+	__u32 used, length, fits;
+
+	if (!buffer || end <= start)
+		return 0;
+	length = end - start > RINGFENCE_RECORD_MAX ? RINGFENCE_RECORD_MAX : end - start;
+	fits = fitting(buffer, length);
+	used = buffer->used & RECORD_MASK;
+	barrier_var(fits);
+	if (fits > RINGFENCE_ARGUMENTS_MAX)
+		fits = RINGFENCE_ARGUMENTS_MAX;
+	if (!fits)
+		return 0;
+	if (bpf_probe_read_user(buffer->record + used, fits, (void *)start)) {
+		buffer->flags |= RINGFENCE_FLAG_INCOMPLETE;
+		return 0;
+	}
+	string = (void *)buffer->record + (reference & FIXED_MASK);
+	string->offset = used;
+	string->length = fits;
+	if (fits < length) {
+		string->flags = RINGFENCE_STRING_TRUNCATED;
+		buffer->flags |= RINGFENCE_FLAG_TRUNCATED;
+	}
+	buffer->used = used + fits;
+	return fits;
+}
+
+/* The event's own part; `address` is of the struct linux_binprm. */
+__noinline int put_exec(struct buffer *buffer, __u64 address)
+{
+	struct linux_binprm *bprm = (void *)address;
+	struct ringfence_process_exec *exec;
+	__u64 file, name, interpreter;
+
+	if (!buffer)
+		return 0;
+	exec = body_of(buffer);
+	file = (__u64)BPF_CORE_READ(bprm, file);
+	if (file && file == executable_of((void *)bpf_get_current_task()))
+		exec->file = actor_of(buffer)->executable;
+	else
+		put_file(buffer, IN_BODY(ringfence_process_exec, file), file);
+	exec->argument_count = BPF_CORE_READ(bprm, argc);
+	exec->environment_count = BPF_CORE_READ(bprm, envc);
+	if (BPF_CORE_READ_BITFIELD_PROBED(bprm, secureexec))
+		exec->flags |= RINGFENCE_EXEC_SECURE;
+	if (exec->file.flags & (RINGFENCE_FILE_MEMFD | RINGFENCE_FILE_DELETED))
+		exec->flags |= RINGFENCE_EXEC_FILELESS;
+	name = (__u64)BPF_CORE_READ(bprm, filename);
+	interpreter = (__u64)BPF_CORE_READ(bprm, interp);
+	put_text(buffer, IN_BODY(ringfence_process_exec, name), name);
+	if (interpreter != name) {
+		exec->flags |= RINGFENCE_EXEC_INTERPRETED;
+		exec->script = exec->name;
+	}
+	put_arguments(buffer, IN_BODY(ringfence_process_exec, arguments));
+	return 0;
+}
+
+/* If somebody was asked about this exec: the record has the number of the question. */
+static __always_inline void number_as_asked(struct buffer *buffer)
+{
+	__u32 thread = (__u32)bpf_get_current_pid_tgid();
+	__u64 *event_id;
+
+	if (!askers_of(RINGFENCE_PROCESS_EXEC))
+		return;
+	event_id = bpf_map_lookup_elem(&asked_events, &thread);
+	if (!event_id)
+		return;
+	header_of(buffer)->event_id = *event_id;
+	bpf_map_delete_elem(&asked_events, &thread);
+}
+
+/* Arguments: task, its pid before, struct linux_binprm. */
+SEC("tp_btf/sched_process_exec")
+int process_exec(void *context)
+{
+	struct buffer *buffer;
+
+	buffer = begin(RINGFENCE_PROCESS_EXEC, sizeof(struct ringfence_process_exec));
+	if (!buffer)
+		return 0;
+	put_exec(buffer, argument(context, 2));
+	number_as_asked(buffer);
+	finish(buffer);
+	return 0;
+}
+
+/* --- fork ------------------------------------------------------------------------------------ */
+
+__noinline int put_fork(struct buffer *buffer, __u64 address)
+{
+	struct task_struct *child = (void *)address;
+	struct ringfence_process_fork *fork;
+	struct pid *pid;
+
+	if (!buffer)
+		return 0;
+	fork = body_of(buffer);
+	put_key(&fork->child, child);
+	fork->thread = BPF_CORE_READ(child, pid);
+	pid = BPF_CORE_READ(child, thread_pid);
+	bpf_probe_read_kernel(&fork->inner_pid, sizeof(fork->inner_pid),
+			      (void *)innermost(pid) + bpf_core_field_offset(struct upid, nr));
+	return 0;
+}
+
+/* Arguments: parent, child, which has not run yet. For threads too: kernel/fork.c, kernel_clone. */
+SEC("tp_btf/sched_process_fork")
+int process_fork(void *context)
+{
+	struct task_struct *child = (void *)argument(context, 1);
+	struct buffer *buffer;
+	__u32 type = RINGFENCE_PROCESS_FORK;
+
+	if (BPF_CORE_READ(child, tgid) != BPF_CORE_READ(child, pid))
+		type = RINGFENCE_THREAD_CREATE;
+	buffer = begin(type, sizeof(struct ringfence_process_fork));
+	if (!buffer)
+		return 0;
+	put_fork(buffer, (__u64)child);
+	finish(buffer);
+	return 0;
+}
+
+/* --- exit ------------------------------------------------------------------------------------ */
+
+/* Processes with several threads that were told of as ended: see is_last. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct ringfence_process_key);
+	__type(value, __u64);
+} ended SEC(".maps");
+
+/*
+ * Whether the running task is the last thread of its process. Each counts signal->live down before
+ * it comes here (do_exit), so two that end at once can both see zero: the first one to say so is
+ * the last thread.
+ */
+static __always_inline int is_last(struct task_struct *task)
+{
+	struct ringfence_process_key key = {};
+	__u64 yes = 1;
+
+	if (BPF_CORE_READ(task, signal, live.counter))
+		return 0;
+	if (BPF_CORE_READ(task, signal, nr_threads) <= 1)
+		return 1;
+	put_key(&key, task);
+	return !bpf_map_update_elem(&ended, &key, &yes, BPF_NOEXIST);
+}
+
+__noinline int put_exit(struct buffer *buffer)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u64 running, user, system, share = 0;
+	struct ringfence_process_exit *exit;
+	__u32 code;
+
+	if (!buffer)
+		return 0;
+	exit = body_of(buffer);
+	/* As wait(2) has it: wait_task_zombie, kernel/exit.c. */
+	if (task->signal->flags & SIGNAL_GROUP_EXIT)
+		code = task->signal->group_exit_code;
+	else
+		code = task->group_leader->exit_code;
+	exit->code = (code >> 8) & 0xff;
+	exit->signal = code & 0x7f;
+	exit->dumped = !!(code & 0x80);
+	exit->lifetime = bpf_ktime_get_boot_ns() - task->group_leader->start_boottime;
+	/* How long it ran is counted exactly; where, by ticks. The ticks divide the time up, as
+	 * cputime_adjust does (kernel/sched/cputime.c). */
+	running = task->signal->sum_sched_runtime + task->se.sum_exec_runtime;
+	user = task->signal->utime + task->utime;
+	system = task->signal->stime + task->stime;
+	if (!system)
+		share = 0;
+	else if (!user)
+		share = 1024;
+	else
+		share = system * 1024 / (user + system);
+	exit->system_time = running / 1024 * share + running % 1024 * share / 1024;
+	exit->user_time = running - exit->system_time;
+	return 0;
+}
+
+/* Argument: the task, which is the one that runs. */
+SEC("tp_btf/sched_process_exit")
+int process_exit(void *context)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct buffer *buffer;
+
+	if (!is_last(task))
+		return 0;
+	buffer = begin(RINGFENCE_PROCESS_EXIT, sizeof(struct ringfence_process_exit));
+	if (!buffer)
+		return 0;
+	put_exit(buffer);
+	finish(buffer);
+	return 0;
+}
+
+/* --- signal ---------------------------------------------------------------------------------- */
+
+/* include/uapi/asm-generic/siginfo.h */
+#define SI_USER	  0
+#define SI_KERNEL 0x80
+#define SI_TIMER  -2
+/* Instead of a siginfo: include/linux/sched/signal.h */
+#define SEND_SIG_NOINFO 0
+#define SEND_SIG_PRIV	1
+
+__noinline int put_signal(struct buffer *buffer, __u32 number, __u64 info, __u64 address,
+			  __u32 group)
+{
+	struct task_struct *target = (void *)address;
+	struct ringfence_process_signal *signal;
+
+	if (!buffer)
+		return 0;
+	signal = body_of(buffer);
+	put_key(&signal->target, target);
+	signal->thread = group ? 0 : BPF_CORE_READ(target, pid);
+	signal->signal = number;
+	if (info == SEND_SIG_NOINFO)
+		signal->code = SI_USER;
+	else if (info == SEND_SIG_PRIV)
+		signal->code = SI_KERNEL;
+	else
+		signal->code = BPF_CORE_READ((struct kernel_siginfo *)info, si_code);
+	if (signal->code == SI_KERNEL || signal->code == SI_TIMER)
+		buffer->flags |= RINGFENCE_FLAG_KERNEL_ACTOR;
+	put_file(buffer, IN_BODY(ringfence_process_signal, executable), executable_of(target));
+	return 0;
+}
+
+/* Arguments: number, siginfo, the task it is for, whether it is for its whole process, and what
+ * became of it. */
+SEC("tp_btf/signal_generate")
+int process_signal(void *context)
+{
+	struct buffer *buffer;
+
+	buffer = begin(RINGFENCE_PROCESS_SIGNAL, sizeof(struct ringfence_process_signal));
+	if (!buffer)
+		return 0;
+	put_signal(buffer, argument(context, 0), argument(context, 1), argument(context, 2),
+		   argument(context, 3));
+	finish(buffer);
+	return 0;
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * What is asked: hooks at which a task can wait for the verdicts of clients.
+ *
+ * What. One sleepable LSM program for each event of class ask. Attached while a client is asked
+ * about the event and no longer, so that nobody else pays for a hook that can wait.
+ *
+ * Why apart from the programs that tell. Those must work where LSM programs are refused and on
+ * kernels without the gate; and a program that may sleep must not use what the others may (timers
+ * of interrupts, prefixes).
+ *
+ * Limits. bprm_check_security is passed for each program of a chain: for a script, and then for its
+ * interpreter. Each is a question of its own. The arguments are not there yet.
+ *
+ * Ways rejected. bprm_creds_for_exec: it is passed for the first file of the chain only.
+ */
+#include "lib/kernel_types.h"
+#include "lib/event_types.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "lib/compat.h"
+#include "../api/ringfence.h"
+#include "lib/ask.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* include/uapi/asm-generic/mman-common.h */
+#define PROT_EXEC 0x4
+
+/* --- exec ------------------------------------------------------------------------------------ */
+
+static const struct event exec_event = {
+	.type = RINGFENCE_PROCESS_EXEC,
+	.body = sizeof(struct ringfence_process_exec),
+	.file = IN_BODY(ringfence_process_exec, file),
+};
+
+/* What is about to be executed; `address` is of the struct linux_binprm. */
+__noinline int put_asked_exec(struct buffer *buffer, __u64 address)
+{
+	struct linux_binprm *bprm = (void *)address;
+	struct ringfence_process_exec *exec;
+	__u64 name, interpreter;
+
+	if (!buffer)
+		return 0;
+	exec = body_of(buffer);
+	put_file(buffer, IN_BODY(ringfence_process_exec, file), (__u64)BPF_CORE_READ(bprm, file));
+	exec->argument_count = BPF_CORE_READ(bprm, argc);
+	exec->environment_count = BPF_CORE_READ(bprm, envc);
+	if (exec->file.flags & (RINGFENCE_FILE_MEMFD | RINGFENCE_FILE_DELETED))
+		exec->flags |= RINGFENCE_EXEC_FILELESS;
+	name = (__u64)BPF_CORE_READ(bprm, filename);
+	interpreter = (__u64)BPF_CORE_READ(bprm, interp);
+	put_text(buffer, IN_BODY(ringfence_process_exec, name), name);
+	if (interpreter != name) {
+		exec->flags |= RINGFENCE_EXEC_INTERPRETED;
+		exec->script = exec->name;
+	}
+	return 0;
+}
+
+/* Argument: struct linux_binprm. */
+SEC("lsm.s/bprm_check_security")
+int process_exec_asked(void *context)
+{
+	__u64 askers = askers_of(RINGFENCE_PROCESS_EXEC), event_id = 0;
+	struct buffer *buffer;
+	int denied;
+
+	if (!askers)
+		return 0;
+	buffer = begin_for(&exec_event, askers);
+	if (!buffer)
+		return unasked(&exec_event, askers);
+	put_asked_exec(buffer, argument(context, 0));
+	denied = ask(buffer, &exec_event, &event_id);
+	if (!denied)
+		return 0;
+	buffer = begin_denied(&exec_event, event_id, denied);
+	if (buffer) {
+		put_asked_exec(buffer, argument(context, 0));
+		finish(buffer);
+	}
+	return denied;
+}
+
+/* --- image map ------------------------------------------------------------------------------- */
+
+static const struct event map_event = {
+	.type = RINGFENCE_IMAGE_MAP,
+	.body = sizeof(struct ringfence_image_map),
+	.file = IN_BODY(ringfence_image_map, file),
+};
+
+__noinline int put_asked_map(struct buffer *buffer, __u64 file, __u32 protection, __u32 flags)
+{
+	struct ringfence_image_map *map;
+
+	if (!buffer)
+		return 0;
+	map = body_of(buffer);
+	map->protection = protection;
+	map->flags = flags;
+	put_file(buffer, IN_BODY(ringfence_image_map, file), file);
+	return 0;
+}
+
+/* Arguments: struct file or NULL, the protection that was asked for, that which it will have,
+ * flags. */
+SEC("lsm.s/mmap_file")
+int image_map_asked(void *context)
+{
+	__u64 askers = askers_of(RINGFENCE_IMAGE_MAP), event_id = 0;
+	__u64 file = argument(context, 0);
+	__u32 protection = argument(context, 2), flags = argument(context, 3);
+	struct buffer *buffer;
+	int denied;
+
+	if (!askers || !file || !(protection & PROT_EXEC))
+		return 0;
+	buffer = begin_for(&map_event, askers);
+	if (!buffer)
+		return unasked(&map_event, askers);
+	put_asked_map(buffer, file, protection, flags);
+	denied = ask(buffer, &map_event, &event_id);
+	if (!denied)
+		return 0;
+	buffer = begin_denied(&map_event, event_id, denied);
+	if (buffer) {
+		put_asked_map(buffer, file, protection, flags);
+		finish(buffer);
+	}
+	return denied;
+}

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Questions with open parts, by id and by the next deadline.
+//!
+//! Entries are used again, so a question allocates nothing once there were as many at once before.
+//! Deadlines are in a heap that knows where each entry stands in it: what is answered leaves at
+//! once, and nothing piles up that waits for a deadline which no longer matters.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::Question;
+use super::recent::Parts;
+use crate::slot::{SLOTS, Slot, SlotSet};
+use crate::time::Time;
+
+/// For ids that the kernel gives out: nobody chooses them, so they need not be hashed well.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct IdHasher(u64);
+
+pub(crate) type IdHash = BuildHasherDefault<IdHasher>;
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // 2^64 divided by the golden ratio: neighbours end far from each other.
+        let mixed = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 32;
+    }
+}
+
+/// A deny, and whose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Denied {
+    pub(crate) slot: Slot,
+    pub(crate) error: u16,
+    pub(crate) why: super::Why,
+}
+
+/// A question with open parts.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) question: Question,
+    pub(crate) asked_at: Time,
+    /// Who has not answered, and still can.
+    pub(crate) open: SlotSet,
+    /// Who let the deadline pass or died.
+    pub(crate) late: SlotSet,
+    /// Whether the task was told.
+    pub(crate) settled: bool,
+    /// By slot, for those who were asked.
+    deadlines: [Time; SLOTS],
+    /// The next of those of open parts.
+    due: Time,
+    /// Where it stands in the heap.
+    place: usize,
+}
+
+impl Entry {
+    /// The open parts whose deadlines are over.
+    pub(crate) fn overdue(&self, now: Time) -> SlotSet {
+        self.open.iter().filter(|slot| self.deadlines[slot.index()] <= now).collect()
+    }
+
+    /// Who had which part.
+    pub(crate) fn parts(&self) -> Parts {
+        Parts { askers: self.question.askers, late: self.late }
+    }
+
+    fn next_deadline(&self) -> Time {
+        let deadlines = self.open.iter().map(|slot| self.deadlines[slot.index()]);
+        deadlines.min().unwrap_or(Time::NEVER)
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    entries: Vec<Entry>,
+    /// Of these, not in use.
+    free: Vec<usize>,
+    by_id: HashMap<u64, usize, IdHash>,
+    /// Those in use; each is due no later than the two at twice its place.
+    heap: Vec<usize>,
+}
+
+impl Table {
+    pub(crate) fn find(&self, event_id: u64) -> Option<usize> {
+        self.by_id.get(&event_id).copied()
+    }
+
+    pub(crate) fn get(&self, at: usize) -> &Entry {
+        &self.entries[at]
+    }
+
+    pub(crate) fn get_mut(&mut self, at: usize) -> &mut Entry {
+        &mut self.entries[at]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// The next deadline of all.
+    pub(crate) fn due(&self) -> Time {
+        self.heap.first().map_or(Time::NEVER, |at| self.entries[*at].due)
+    }
+
+    /// Whose deadline it is, if it is over.
+    pub(crate) fn overdue(&self, now: Time) -> Option<usize> {
+        self.heap.first().copied().filter(|at| self.entries[*at].due <= now)
+    }
+
+    /// Those with an open part of the client, in no order that matters.
+    pub(crate) fn with_part_of(&self, slot: Slot) -> Vec<usize> {
+        self.heap.iter().copied().filter(|at| self.entries[*at].open.contains(slot)).collect()
+    }
+
+    /// All, in no order that matters.
+    pub(crate) fn all(&self) -> Vec<usize> {
+        self.heap.clone()
+    }
+
+    /// A new question, with the deadline of each who is asked.
+    pub(crate) fn insert(
+        &mut self,
+        question: Question,
+        now: Time,
+        asked: SlotSet,
+        deadlines: &[Time; SLOTS],
+    ) -> usize {
+        let place = self.heap.len();
+        let mut entry = Entry {
+            question,
+            asked_at: now,
+            open: asked,
+            late: SlotSet::EMPTY,
+            settled: false,
+            deadlines: *deadlines,
+            due: Time::NEVER,
+            place,
+        };
+        entry.due = entry.next_deadline();
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.entries[at] = entry;
+                at
+            }
+            None => {
+                self.entries.push(entry);
+                self.entries.len() - 1
+            }
+        };
+        self.by_id.insert(question.event_id, at);
+        self.heap.push(at);
+        self.rise(place);
+        at
+    }
+
+    /// Open parts of the entry were concluded.
+    pub(crate) fn moved(&mut self, at: usize) {
+        let entry = &mut self.entries[at];
+        entry.due = entry.next_deadline();
+        let place = entry.place;
+        // The next deadline can only have become later.
+        self.sink(place);
+    }
+
+    /// The entry is over.
+    pub(crate) fn remove(&mut self, at: usize) {
+        let entry = &self.entries[at];
+        let place = entry.place;
+        self.by_id.remove(&entry.question.event_id);
+        self.free.push(at);
+        let last = self.heap.len() - 1;
+        self.swap(place, last);
+        self.heap.pop();
+        if place < last {
+            self.rise(place);
+            self.sink(place);
+        }
+    }
+
+    fn due_at(&self, place: usize) -> Option<Time> {
+        self.heap.get(place).map(|at| self.entries[*at].due)
+    }
+
+    fn swap(&mut self, one: usize, other: usize) {
+        self.heap.swap(one, other);
+        for place in [one, other] {
+            self.entries[self.heap[place]].place = place;
+        }
+    }
+
+    fn rise(&mut self, mut place: usize) {
+        while place > 0 {
+            let above = (place - 1) / 2;
+            if self.due_at(above) <= self.due_at(place) {
+                break;
+            }
+            self.swap(place, above);
+            place = above;
+        }
+    }
+
+    fn sink(&mut self, mut place: usize) {
+        loop {
+            let (left, right) = (place * 2 + 1, place * 2 + 2);
+            let Some(mut least) = self.due_at(left) else { break };
+            let mut below = left;
+            if let Some(due) = self.due_at(right)
+                && due < least
+            {
+                (least, below) = (due, right);
+            }
+            if self.due_at(place).is_some_and(|due| due <= least) {
+                break;
+            }
+            self.swap(place, below);
+            place = below;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::EventType;
+    use crate::slot::{FileKey, ProcessKey};
+
+    fn question(event_id: u64) -> Question {
+        Question {
+            event_id,
+            event: EventType::from_name("process_exec").expect("an event"),
+            file: FileKey::default(),
+            process: ProcessKey::default(),
+            askers: SlotSet(0b11),
+            cacheable: true,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_deadline_is_always_the_first(
+            steps in prop::collection::vec((0..3_u8, 0..50_u64, 0..50_u64), 1..120),
+        ) {
+            let mut table = Table::default();
+            let mut dues: Vec<(u64, [u64; 2])> = Vec::new();
+            for (id, (step, one, two)) in steps.into_iter().enumerate() {
+                let id = id as u64;
+                let pick = |count: usize| one as usize % count;
+                match step {
+                    1 if !dues.is_empty() => {
+                        let (id, _) = dues.swap_remove(pick(dues.len()));
+                        table.remove(table.find(id).expect("an entry"));
+                        prop_assert_eq!(table.find(id), None);
+                    }
+                    2 if !dues.is_empty() => {
+                        let place = pick(dues.len());
+                        let (id, deadlines) = &mut dues[place];
+                        deadlines[0] = u64::MAX;
+                        let at = table.find(*id).expect("an entry");
+                        table.get_mut(at).open.remove(Slot::new(0).expect("a slot"));
+                        table.moved(at);
+                    }
+                    _ => {
+                        let mut deadlines = [Time::NEVER; SLOTS];
+                        (deadlines[0], deadlines[1]) = (Time(one), Time(two));
+                        table.insert(question(id), Time(0), SlotSet(0b11), &deadlines);
+                        dues.push((id, [one, two]));
+                    }
+                }
+                let least = dues.iter().flat_map(|(_, deadlines)| deadlines).min();
+                prop_assert_eq!(table.due(), Time(least.copied().unwrap_or(u64::MAX)));
+                prop_assert_eq!(table.len(), dues.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Loading the objects of events: one that has the maps, and areas that use them.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+
+use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
+
+use super::shared::{BUFFERS_EACH, BUFFERS_MOST};
+use super::types::{HOOKS, Hook, Mechanism};
+use crate::error::ProbeError;
+use crate::object::{self, Kind, Own};
+
+const WHAT: &str = "loading the programs of events";
+const ATTACHING: &str = "attaching a program of events";
+
+/// An object that build.rs made, by its name.
+macro_rules! built {
+    ($area:literal) => {
+        ($area, include_bytes!(concat!(env!("OUT_DIR"), "/", $area, ".bpf.o")).as_slice())
+    };
+}
+
+const CLIENTS: (&str, &[u8]) = built!("clients");
+const AREAS: &[(&str, &[u8])] = &[built!("process"), built!("verdicts")];
+
+/// Why a program cannot be used, or what it was attached with.
+#[derive(Debug)]
+enum State {
+    /// The kernel does not take it.
+    Refused(String),
+    /// Loaded as a program of the object with this index.
+    Loaded { object: usize, link: Option<(Link, Own)> },
+}
+
+/// A program that was tried.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) hook: &'static Hook,
+    state: State,
+}
+
+impl Program {
+    /// Why it cannot be used.
+    pub(super) fn refused(&self) -> Result<(), &str> {
+        match &self.state {
+            State::Refused(why) => Err(why),
+            State::Loaded { .. } => Ok(()),
+        }
+    }
+}
+
+/// All objects that are loaded.
+#[derive(Debug)]
+pub(super) struct Objects {
+    /// That of the clients first.
+    loaded: Vec<Object>,
+    maps: HashMap<String, MapHandle>,
+    pub(super) programs: Vec<Program>,
+    own: Own,
+}
+
+impl Objects {
+    /// Loads what this kernel takes. That some programs are refused is no failure; that the maps
+    /// are is one.
+    pub(super) fn load() -> Result<Self, ProbeError> {
+        let clients = object::with_libbpf(WHAT, || {
+            let mut open = open(CLIENTS)?;
+            for mut map in open.maps_mut() {
+                if map.name() == "buffers" {
+                    map.set_max_entries(buffers())?;
+                }
+            }
+            open.load()
+        })?;
+        let (maps, own) = (HashMap::new(), Own::default());
+        let mut objects = Self { loaded: Vec::new(), maps, programs: Vec::new(), own };
+        for map in clients.maps() {
+            // Constants of an object are its own.
+            let name = map.name().to_string_lossy().into_owned();
+            if !name.contains(".rodata") {
+                let handle = object::with_libbpf(WHAT, || MapHandle::try_from(&map))?;
+                objects.maps.insert(name, handle);
+            }
+        }
+        objects.keep(clients)?;
+        for (area, bytes) in AREAS {
+            objects.load_area((area, bytes))?;
+        }
+        Ok(objects)
+    }
+
+    /// Loads the programs of an area: all at once, or where that is refused each by itself, so that
+    /// those that this kernel takes are there and the reason for each other is known.
+    fn load_area(&mut self, area: (&str, &[u8])) -> Result<(), ProbeError> {
+        let hooks: Vec<&Hook> = HOOKS.iter().filter(|hook| hook.area == area.0).collect();
+        if let Ok(object) = self.load_some(area, &hooks) {
+            return self.add(object, &hooks);
+        }
+        for hook in hooks {
+            match self.load_some(area, &[hook]) {
+                Ok(object) => self.add(object, &[hook])?,
+                Err(error) => {
+                    let state = State::Refused(error.to_string());
+                    self.programs.push(Program { hook, state });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn load_some(&self, area: (&str, &[u8]), hooks: &[&Hook]) -> Result<Object, ProbeError> {
+        object::with_libbpf(WHAT, || {
+            let mut open = open(area)?;
+            for mut map in open.maps_mut() {
+                let name = map.name().to_string_lossy().into_owned();
+                if let Some(shared) = self.maps.get(&name) {
+                    map.reuse_fd(shared.as_fd())?;
+                }
+            }
+            for mut program in open.progs_mut() {
+                let wanted = hooks.iter().any(|hook| program.name() == hook.program);
+                program.set_autoload(wanted);
+            }
+            open.load()
+        })
+    }
+
+    fn add(&mut self, object: Object, hooks: &[&'static Hook]) -> Result<(), ProbeError> {
+        let index = self.keep(object)?;
+        let state = || State::Loaded { object: index, link: None };
+        self.programs.extend(hooks.iter().map(|hook| Program { hook, state: state() }));
+        Ok(())
+    }
+
+    /// Keeps an object, and its programs and maps on the list of our own.
+    fn keep(&mut self, object: Object) -> Result<usize, ProbeError> {
+        for program in object.progs().filter(|program| program.autoload()) {
+            self.own.add(Kind::Program, program.as_fd())?;
+        }
+        for map in object.maps() {
+            self.own.add(Kind::Map, map.as_fd())?;
+        }
+        self.loaded.push(object);
+        Ok(self.loaded.len() - 1)
+    }
+
+    /// A map of the clients.
+    pub(super) fn map(&self, name: &'static str) -> Result<&MapHandle, ProbeError> {
+        self.maps.get(name).ok_or_else(|| ProbeError::Malformed {
+            what: "bpf/clients.bpf.c".into(),
+            reason: format!("it has no map {name}"),
+        })
+    }
+
+    /// Handles of all maps of the clients.
+    pub(super) fn maps(&self) -> Result<Vec<MapHandle>, ProbeError> {
+        let copy = |map: &MapHandle| object::with_libbpf(WHAT, || MapHandle::try_from(map));
+        self.maps.values().map(copy).collect()
+    }
+
+    /// A program of the clients, to be called.
+    pub(super) fn call<T>(
+        &self,
+        name: &'static str,
+        run: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> T,
+    ) -> Result<T, ProbeError> {
+        let clients = self.loaded.first();
+        let program =
+            clients.and_then(|object| object.progs().find(|program| program.name() == name));
+        let program = program.ok_or_else(|| ProbeError::Malformed {
+            what: "bpf/clients.bpf.c".into(),
+            reason: format!("it has no program {name}"),
+        })?;
+        Ok(run(program.as_fd()))
+    }
+
+    /// Attaches the programs that tell of the types in `told` and those that ask about the types in
+    /// `asked`, detaches all others.
+    pub(super) fn attach_for(&mut self, told: u64, asked: u64) -> Result<(), ProbeError> {
+        for program in &mut self.programs {
+            let types = if program.hook.mechanism == Mechanism::Gate { asked } else { told };
+            let wanted = program.hook.types.iter().any(|kind| kind.bit() & types != 0);
+            let State::Loaded { object, link } = &mut program.state else { continue };
+            if !wanted {
+                *link = None;
+            } else if link.is_none() {
+                let found = self.loaded.get(*object).and_then(|object| {
+                    object.progs_mut().find(|found| found.name() == program.hook.program)
+                });
+                let Some(found) = found else { continue };
+                let attached = object::with_libbpf(ATTACHING, || found.attach())?;
+                let mut own = Own::default();
+                own.add(Kind::Link, attached.as_fd())?;
+                *link = Some((attached, own));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open((_, bytes): (&str, &[u8])) -> libbpf_rs::Result<OpenObject> {
+    ObjectBuilder::default().open_memory(bytes)
+}
+
+/// How many buffers there are on this machine.
+pub(super) fn buffers() -> u32 {
+    let processors = libbpf_rs::num_possible_cpus().unwrap_or(1);
+    let processors = u32::try_from(processors).unwrap_or(BUFFERS_MOST);
+    processors.saturating_mul(BUFFERS_EACH).clamp(BUFFERS_EACH, BUFFERS_MOST)
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The types of events and which program serves each, as this side knows them.
+//!
+//! The numbers are those of api/ringfence.h, which a test compares.
+
+/// What an event is: its number in api/ringfence.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventType(u8);
+
+/// All types that programs of the kernel make, with their names as in api/ringfence.h.
+const NAMES: [(&str, EventType); 17] = [
+    ("process_exec", EventType::PROCESS_EXEC),
+    ("process_fork", EventType::PROCESS_FORK),
+    ("process_exit", EventType::PROCESS_EXIT),
+    ("process_signal", EventType::PROCESS_SIGNAL),
+    ("process_trace", EventType::PROCESS_TRACE),
+    ("process_credentials", EventType::PROCESS_CREDENTIALS),
+    ("thread_create", EventType::THREAD_CREATE),
+    ("image_map", EventType::IMAGE_MAP),
+    ("module_load", EventType::MODULE_LOAD),
+    ("module_unload", EventType::MODULE_UNLOAD),
+    ("bpf_load", EventType::BPF_LOAD),
+    ("kexec_load", EventType::KEXEC_LOAD),
+    ("firmware_load", EventType::FIRMWARE_LOAD),
+    ("memory_map", EventType::MEMORY_MAP),
+    ("memory_protect", EventType::MEMORY_PROTECT),
+    ("memory_access", EventType::MEMORY_ACCESS),
+    ("memory_fileless", EventType::MEMORY_FILELESS),
+];
+
+impl EventType {
+    /// A program was executed.
+    pub const PROCESS_EXEC: Self = Self(1);
+    /// A process was made.
+    pub const PROCESS_FORK: Self = Self(2);
+    /// A process ended.
+    pub const PROCESS_EXIT: Self = Self(3);
+    /// A signal was sent.
+    pub const PROCESS_SIGNAL: Self = Self(4);
+    /// A process wants to see into another, or to change it.
+    pub const PROCESS_TRACE: Self = Self(5);
+    /// Credentials change.
+    pub const PROCESS_CREDENTIALS: Self = Self(6);
+    /// A thread was made.
+    pub const THREAD_CREATE: Self = Self(7);
+    /// A file is mapped executable.
+    pub const IMAGE_MAP: Self = Self(16);
+    /// A module is loaded.
+    pub const MODULE_LOAD: Self = Self(17);
+    /// A module went.
+    pub const MODULE_UNLOAD: Self = Self(18);
+    /// A BPF program is loaded.
+    pub const BPF_LOAD: Self = Self(19);
+    /// Another kernel is loaded.
+    pub const KEXEC_LOAD: Self = Self(20);
+    /// Firmware is loaded.
+    pub const FIRMWARE_LOAD: Self = Self(21);
+    /// Memory without a file is mapped executable, or any writable and executable.
+    pub const MEMORY_MAP: Self = Self(32);
+    /// Memory becomes executable.
+    pub const MEMORY_PROTECT: Self = Self(33);
+    /// One process reads or writes the memory of another.
+    pub const MEMORY_ACCESS: Self = Self(34);
+    /// A file without a name is executed or mapped executable.
+    pub const MEMORY_FILELESS: Self = Self(35);
+
+    /// All types that programs of the kernel make, in the order of their numbers.
+    pub fn all() -> impl Iterator<Item = Self> {
+        NAMES.iter().map(|(_, kind)| *kind)
+    }
+
+    /// The number in api/ringfence.h, from 0 to 63.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self.0
+    }
+
+    /// The set that has only this type.
+    #[must_use]
+    pub fn bit(self) -> u64 {
+        1 << self.0
+    }
+
+    /// The name, as `process_exec`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        NAMES.iter().find(|(_, kind)| *kind == self).map_or("unknown", |(name, _)| name)
+    }
+
+    /// The types of a set, those that are not known here left out.
+    pub fn of_set(set: u64) -> impl Iterator<Item = Self> {
+        Self::all().filter(move |kind| kind.bit() & set != 0)
+    }
+}
+
+/// How a program comes to see an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// A tracepoint, passed when it is done: it tells.
+    Tracepoint,
+    /// An LSM hook, passed before it is done: it tells, and can deny.
+    Lsm,
+    /// An LSM hook at which the task waits for verdicts, in the gate.
+    Gate,
+}
+
+/// A program, where it is and what it tells of.
+#[derive(Debug)]
+pub(super) struct Hook {
+    /// The object.
+    pub(super) area: &'static str,
+    /// The name of the function.
+    pub(super) program: &'static str,
+    pub(super) mechanism: Mechanism,
+    /// Events that this program tells of.
+    pub(super) types: &'static [EventType],
+}
+
+const fn tracepoint(
+    area: &'static str,
+    program: &'static str,
+    types: &'static [EventType],
+) -> Hook {
+    Hook { area, program, mechanism: Mechanism::Tracepoint, types }
+}
+
+const fn asking(program: &'static str, types: &'static [EventType]) -> Hook {
+    Hook { area: "verdicts", program, mechanism: Mechanism::Gate, types }
+}
+
+/// All programs. A type that several serve needs all of them.
+pub(super) const HOOKS: &[Hook] = &[
+    tracepoint("process", "process_exec", &[EventType::PROCESS_EXEC]),
+    tracepoint("process", "process_fork", &[EventType::PROCESS_FORK, EventType::THREAD_CREATE]),
+    tracepoint("process", "process_exit", &[EventType::PROCESS_EXIT]),
+    tracepoint("process", "process_signal", &[EventType::PROCESS_SIGNAL]),
+    asking("process_exec_asked", &[EventType::PROCESS_EXEC]),
+    asking("image_map_asked", &[EventType::IMAGE_MAP]),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_are_those_of_the_published_header() {
+        let header = include_str!("../../../../api/ringfence.h");
+        for (name, kind) in NAMES {
+            let wanted = format!("RINGFENCE_{}", name.to_uppercase());
+            let mut lines = header.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            let line = lines.find(|words| words.get(1) == Some(&wanted.as_str()));
+            let number = line.as_ref().and_then(|words| words.get(2)?.parse::<u8>().ok());
+            assert_eq!(number, Some(kind.number()), "{wanted}");
+            assert_eq!(kind.name(), name);
+        }
+    }
+
+    #[test]
+    fn a_set_gives_its_types_and_leaves_out_what_nobody_knows() {
+        let set = EventType::PROCESS_EXIT.bit() | EventType::MEMORY_MAP.bit() | 1 << 63;
+        let types: Vec<_> = EventType::of_set(set).collect();
+        assert_eq!(types, [EventType::PROCESS_EXIT, EventType::MEMORY_MAP]);
+    }
+}

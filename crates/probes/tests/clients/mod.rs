@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Clients for tests: hooks with rings that the test reads itself, and programs to be run.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+pub(crate) mod record;
+pub(crate) mod ring;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use probes::events::{EventType, Hooks, Ring};
+
+use record::Record;
+use ring::Reader;
+
+pub(crate) const EXEC: EventType = EventType::PROCESS_EXEC;
+pub(crate) const FORK: EventType = EventType::PROCESS_FORK;
+pub(crate) const EXIT: EventType = EventType::PROCESS_EXIT;
+pub(crate) const SIGNAL: EventType = EventType::PROCESS_SIGNAL;
+pub(crate) const THREAD: EventType = EventType::THREAD_CREATE;
+/// Enough for what a test and its neighbours do.
+pub(crate) const LARGE: u32 = 8 << 20;
+/// Long enough on any machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// A client, and how it reads.
+pub(crate) struct Client {
+    pub(crate) slot: u32,
+    pub(crate) ring: Ring,
+    pub(crate) reader: Reader,
+    pub(crate) seen: Vec<Record>,
+}
+
+impl Client {
+    /// Admits a client that is told of some types.
+    pub(crate) fn admit(hooks: &mut Hooks, slot: u32, bytes: u32, types: &[EventType]) -> Self {
+        let ring = hooks.create_ring(bytes).unwrap();
+        let reader = Reader::map(&ring, ring.bytes() as usize).unwrap();
+        hooks.admit(slot, &ring).unwrap();
+        hooks.subscribe(slot, set(types)).unwrap();
+        Self { slot, ring, reader, seen: Vec::new() }
+    }
+
+    /// Takes what is in the ring.
+    pub(crate) fn take(&mut self) {
+        self.seen.extend(self.reader.take().into_iter().map(Record));
+    }
+
+    /// Reads until a record is one that is waited for.
+    pub(crate) fn read_until(&mut self, done: impl Fn(&Record) -> bool) {
+        let started = Instant::now();
+        loop {
+            let from = self.seen.len();
+            self.take();
+            if self.seen[from..].iter().any(&done) {
+                return;
+            }
+            assert!(started.elapsed() < LIMIT, "it did not come; seen: {:?}", self.seen);
+            ring::wait(&[&self.ring], Duration::from_millis(100));
+        }
+    }
+
+    /// The records that a process caused, in their order.
+    pub(crate) fn of(&self, pid: u32) -> Vec<&Record> {
+        self.seen.iter().filter(|r| r.actor("process.pid") == u64::from(pid)).collect()
+    }
+}
+
+/// The set of some types.
+pub(crate) fn set(types: &[EventType]) -> u64 {
+    types.iter().fold(0, |set, kind| set | kind.bit())
+}
+
+/// A directory with programs that nobody else runs.
+pub(crate) struct Programs {
+    directory: tempfile::TempDir,
+}
+
+impl Programs {
+    pub(crate) fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A copy of a program of the system, under a name by which it also works where all programs are
+    /// one that goes by its name.
+    pub(crate) fn copy(&self, name: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        if !path.exists() {
+            fs::copy(Path::new("/bin").join(name), &path).unwrap();
+        }
+        path
+    }
+}
+
+/// Runs a program to its end; gives its id.
+pub(crate) fn run(program: &Path, arguments: &[&str]) -> u32 {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.wait().unwrap();
+    child.id()
+}
+
+/// Whether a record tells that a process ended.
+pub(crate) fn ended(pid: u32) -> impl Fn(&Record) -> bool {
+    move |record| record.kind() == EXIT.number() && record.actor("process.pid") == u64::from(pid)
+}
+
+/// CLOCK_BOOTTIME, in nanoseconds.
+pub(crate) fn boottime() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Whether a record tells that a program was executed.
+pub(crate) fn executed(record: &Record, program: &Path) -> bool {
+    record.kind() == EXEC.number()
+        && record.text("ringfence_process_exec.file.path") == program.to_str().unwrap()
+}
