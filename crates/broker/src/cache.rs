@@ -53,6 +53,10 @@ impl Cache {
         self.entries.len()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// What the client said, which is used now.
     pub(crate) fn get(&mut self, key: &Key) -> Option<Verdict> {
         let at = *self.places.get(key)?;
@@ -98,7 +102,7 @@ impl Cache {
 
     /// Whether there was anything.
     pub(crate) fn clear(&mut self) -> bool {
-        let was = !self.entries.is_empty();
+        let was = !self.is_empty();
         *self = Self::new(u32::try_from(self.limit).unwrap_or(u32::MAX));
         was
     }

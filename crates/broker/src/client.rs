@@ -116,6 +116,7 @@ impl Client {
             Plan::Ask(limit) => limit,
         };
         if question.file.is_file()
+            && !self.cache.is_empty()
             && let Some(verdict) = self.cache.get(&(question.event, question.file))
         {
             return Look::Known(verdict, Why::Cached);
@@ -137,7 +138,7 @@ impl Client {
         keep: bool,
         effects: &mut Vec<Effect>,
     ) {
-        if !question.file.is_file() {
+        if !question.file.is_file() || (!keep && self.cache.is_empty()) {
             return;
         }
         let (event, file) = (question.event, question.file);

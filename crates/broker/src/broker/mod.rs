@@ -69,6 +69,8 @@ pub struct Broker {
     recent: Recent,
     /// When something of each client is due that is no deadline of a question.
     timers: [Time; SLOTS],
+    /// The first of these.
+    next_timer: Time,
 }
 
 /// Slots that have a client, from the highest altitude.
@@ -110,14 +112,14 @@ impl Broker {
             order: Order::of(&[]),
             table: Table::default(),
             timers: [Time::NEVER; SLOTS],
+            next_timer: Time::NEVER,
         }
     }
 
     /// When [`Broker::pass`] is to be called, unless another method is called before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        let timers = self.timers.iter().copied().min().unwrap_or(Time::NEVER);
-        Some(self.table.due().min(timers)).filter(|due| *due != Time::NEVER)
+        Some(self.table.due().min(self.next_timer)).filter(|due| *due != Time::NEVER)
     }
 
     /// Does what has become due.
@@ -131,9 +133,11 @@ impl Broker {
         while let Some(at) = self.table.overdue(self.now) {
             self.expire(at, effects);
         }
-        for slot in Slot::all() {
-            if self.timers[slot.index()] <= self.now {
-                self.client_is_due(slot, effects);
+        if self.next_timer <= self.now {
+            for slot in Slot::all() {
+                if self.timers[slot.index()] <= self.now {
+                    self.client_is_due(slot, effects);
+                }
             }
         }
         self.now
@@ -177,7 +181,13 @@ impl Broker {
 
     /// Sets the timer of a client.
     fn wind(&mut self, slot: Slot) {
-        self.timers[slot.index()] = self.client(slot).map_or(Time::NEVER, Client::due);
+        let due = self.client(slot).map_or(Time::NEVER, Client::due);
+        let before = std::mem::replace(&mut self.timers[slot.index()], due);
+        if due < self.next_timer {
+            self.next_timer = due;
+        } else if before == self.next_timer {
+            self.next_timer = self.timers.iter().copied().min().unwrap_or(Time::NEVER);
+        }
     }
 
     fn newest(&self) -> Version {

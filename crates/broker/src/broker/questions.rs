@@ -96,8 +96,7 @@ impl Broker {
         for slot in self.order.iter() {
             let held = self.client_mut(slot).and_then(|client| client.early.take(event_id));
             let Some(answer) = held else { continue };
-            self.timers[slot.index()] =
-                self.client(slot).map_or(Time::NEVER, |client| client.due());
+            self.wind(slot);
             let status = if open.contains(slot) {
                 any = true;
                 self.take_answer(at, slot, &answer, &mut tally, effects)
@@ -212,11 +211,12 @@ impl Broker {
         self.conclude(&question, asked_at, slot, verdict, why, tally, effects);
     }
 
-    /// The first deadline of the entry is over; perhaps others of it as well.
+    /// The first deadline of the entry is over. Those that come later are left for their turn,
+    /// even if they are over too: it must not matter how late a timer fires.
     pub(super) fn expire(&mut self, at: usize, effects: &mut Vec<Effect>) {
         let now = self.now;
         let entry = self.table.get(at);
-        let overdue = entry.overdue(now);
+        let overdue = entry.next_parts();
         let question = entry.question;
         let took = now.since(entry.asked_at);
         let mut tally = Tally::default();
@@ -339,8 +339,7 @@ impl Broker {
             if held.is_some() {
                 let status = parts.status(slot);
                 effects.push(Effect::Reply { slot, event_id, status });
-                self.timers[slot.index()] =
-                    self.client(slot).map_or(Time::NEVER, |client| client.due());
+                self.wind(slot);
             }
         }
     }

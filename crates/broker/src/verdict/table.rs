@@ -60,14 +60,22 @@ pub(crate) struct Entry {
     deadlines: [Time; SLOTS],
     /// The next of those of open parts.
     due: Time,
+    /// Counted from the first question.
+    serial: u64,
     /// Where it stands in the heap.
     place: usize,
 }
 
 impl Entry {
-    /// The open parts whose deadlines are over.
-    pub(crate) fn overdue(&self, now: Time) -> SlotSet {
-        self.open.iter().filter(|slot| self.deadlines[slot.index()] <= now).collect()
+    /// The open parts with the next deadline.
+    pub(crate) fn next_parts(&self) -> SlotSet {
+        self.open.iter().filter(|slot| self.deadlines[slot.index()] <= self.due).collect()
+    }
+
+    /// Of two with one deadline the earlier question goes first, so that the order in which a
+    /// client sees its own deadlines pass never depends on others.
+    fn turn(&self) -> (Time, u64) {
+        (self.due, self.serial)
     }
 
     /// Who had which part.
@@ -88,8 +96,10 @@ pub(crate) struct Table {
     /// Of these, not in use.
     free: Vec<usize>,
     by_id: HashMap<u64, usize, IdHash>,
-    /// Those in use; each is due no later than the two at twice its place.
+    /// Those in use; each has its turn before the two at twice its place.
     heap: Vec<usize>,
+    /// How many there were.
+    serial: u64,
 }
 
 impl Table {
@@ -119,14 +129,18 @@ impl Table {
         self.heap.first().copied().filter(|at| self.entries[*at].due <= now)
     }
 
-    /// Those with an open part of the client, in no order that matters.
+    /// Those with an open part of the client, from the earliest question.
     pub(crate) fn with_part_of(&self, slot: Slot) -> Vec<usize> {
-        self.heap.iter().copied().filter(|at| self.entries[*at].open.contains(slot)).collect()
+        let mut all = self.all();
+        all.retain(|at| self.entries[*at].open.contains(slot));
+        all
     }
 
-    /// All, in no order that matters.
+    /// All, from the earliest question.
     pub(crate) fn all(&self) -> Vec<usize> {
-        self.heap.clone()
+        let mut all = self.heap.clone();
+        all.sort_by_key(|at| self.entries[*at].serial);
+        all
     }
 
     /// A new question, with the deadline of each who is asked.
@@ -146,8 +160,10 @@ impl Table {
             settled: false,
             deadlines: *deadlines,
             due: Time::NEVER,
+            serial: self.serial,
             place,
         };
+        self.serial += 1;
         entry.due = entry.next_deadline();
         let at = match self.free.pop() {
             Some(at) => {
@@ -189,8 +205,8 @@ impl Table {
         }
     }
 
-    fn due_at(&self, place: usize) -> Option<Time> {
-        self.heap.get(place).map(|at| self.entries[*at].due)
+    fn turn_at(&self, place: usize) -> Option<(Time, u64)> {
+        self.heap.get(place).map(|at| self.entries[*at].turn())
     }
 
     fn swap(&mut self, one: usize, other: usize) {
@@ -203,7 +219,7 @@ impl Table {
     fn rise(&mut self, mut place: usize) {
         while place > 0 {
             let above = (place - 1) / 2;
-            if self.due_at(above) <= self.due_at(place) {
+            if self.turn_at(above) <= self.turn_at(place) {
                 break;
             }
             self.swap(place, above);
@@ -214,14 +230,14 @@ impl Table {
     fn sink(&mut self, mut place: usize) {
         loop {
             let (left, right) = (place * 2 + 1, place * 2 + 2);
-            let Some(mut least) = self.due_at(left) else { break };
+            let Some(mut least) = self.turn_at(left) else { break };
             let mut below = left;
-            if let Some(due) = self.due_at(right)
-                && due < least
+            if let Some(turn) = self.turn_at(right)
+                && turn < least
             {
-                (least, below) = (due, right);
+                (least, below) = (turn, right);
             }
-            if self.due_at(place).is_some_and(|due| due <= least) {
+            if self.turn_at(place).is_some_and(|turn| turn <= least) {
                 break;
             }
             self.swap(place, below);
