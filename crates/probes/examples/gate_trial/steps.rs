@@ -285,9 +285,7 @@ fn dead(trial: &mut Trial, expected: End) -> anyhow::Result<String> {
     let before = trial.programs.maps.counters()?.aborted;
     let start = Instant::now();
     trial.daemon.signal(Signal::KILL)?;
-    // A second, and another one because processors are emulated: the time is that of a hundred tasks
-    // which get their turn.
-    let limit = Duration::from_secs(2);
+    let limit = Duration::from_secs(1);
     while trial.programs.maps.counters()?.aborted < before + 100 {
         ensure!(start.elapsed() < limit, "some wait after {limit:?}");
         std::thread::sleep(Duration::from_millis(1));
