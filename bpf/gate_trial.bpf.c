@@ -13,6 +13,21 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include <bpf/bpf_core_read.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+/* include/linux/fs.h */
+struct file {
+	struct inode *f_inode;
+};
+
+/* include/linux/binfmts.h */
+struct linux_binprm {
+	struct file *file;
+};
+
+#pragma clang attribute pop
+
 #include "lib/gate.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -42,14 +57,6 @@ struct inode___trial {
 	__u32 i_ctime_nsec;
 };
 
-struct file___trial {
-	struct inode___trial *f_inode;
-};
-
-struct linux_binprm {
-	struct file *file;
-};
-
 #pragma clang attribute pop
 
 static __always_inline bool in_scope(void)
@@ -77,7 +84,7 @@ static __noinline int ask(struct file *file, __u32 type, __u64 askers)
 	question.pid = bpf_get_current_pid_tgid() >> 32;
 	question.start = BPF_CORE_READ(task, group_leader, start_boottime);
 	question.type = type;
-	inode = BPF_CORE_READ((struct file___trial *)file, f_inode);
+	inode = (void *)BPF_CORE_READ(file, f_inode);
 	question.file.inode = BPF_CORE_READ(inode, i_ino);
 	question.file.device = BPF_CORE_READ(inode, i_sb, s_dev);
 	if (bpf_core_field_exists(inode->i_ctime_sec))

@@ -17,6 +17,11 @@ pub fn inputs() -> Result<Vec<(&'static str, &'static str, Vec<u8>)>, Box<dyn Er
         ("perf_record", "lost", record(2, &[1_u64.to_le_bytes(), 9_u64.to_le_bytes()].concat())),
         ("kcore", "two-segments", core_head()),
         ("baseline", "text-and-rodata", baseline()),
+        ("fuse_request", "question", fuse_request(22, b"\x18\0\0\0\0\0\0\0user.verdict\0")),
+        ("fuse_request", "lookup", fuse_request(1, b"ringfence-gate\0")),
+        ("fuse_request", "init", fuse_request(26, &[7, 0, 0, 0, 45, 0, 0, 0])),
+        ("fuse_request", "interrupt", fuse_request(36, &[9; 8])),
+        ("fanotify_events", "two", [fanotify_event(), fanotify_event()].concat()),
     ])
 }
 
@@ -46,6 +51,26 @@ fn saved() -> Result<Vec<u8>, Box<dyn Error>> {
     let ranges = [(0xffff_ffff_8100_0000, 64), (0xffff_ffff_8200_0000, 32)];
     save(&Pattern, &identity, &ranges, &mut file)?;
     Ok(file)
+}
+
+/// A request of FUSE: length, operation, number, node, user and group, thread, nothing; then arguments.
+fn fuse_request(operation: u32, arguments: &[u8]) -> Vec<u8> {
+    let mut request = (40 + arguments.len() as u32).to_le_bytes().to_vec();
+    request.extend(operation.to_le_bytes());
+    request.extend([9_u64, 2, 0].map(u64::to_le_bytes).concat());
+    request.extend([1234_u32, 0].map(u32::to_le_bytes).concat());
+    request.extend(arguments);
+    request
+}
+
+/// An event of fanotify with a pidfd: length, version, length of what is fixed, mask, file, process; then
+/// the record of the pidfd.
+fn fanotify_event() -> Vec<u8> {
+    let mut event = vec![32, 0, 0, 0, 3, 0, 24, 0];
+    event.extend(0x4_0000_u64.to_le_bytes());
+    event.extend([5_u32, 1234].map(u32::to_le_bytes).concat());
+    event.extend([4, 0, 8, 0, 6, 0, 0, 0]);
+    event
 }
 
 /// A perf record: header, body filled up to eight bytes, sample (include/uapi/linux/perf_event.h).

@@ -95,7 +95,10 @@ struct bpf_dynptr {
 	__u64 opaque[2];
 } __attribute__((aligned(8)));
 
-struct file;
+/* libbpf compares the types of the functions below with the kernel's, and takes a function for
+ * missing where a structure is only declared. So struct file must be whole here, and some field of
+ * it be read (in gate_is_anchor), or clang writes no more than a declaration into the object. */
+_Static_assert(sizeof(struct file), "include what defines struct file, with f_inode, first");
 
 /*
  * kernel/bpf/helpers.c, fs/bpf_fs_kfuncs.c. bpf_get_task_exe_file and bpf_put_file came with 6.12
@@ -118,10 +121,6 @@ struct super_block___gate {
 struct inode___gate {
 	unsigned long i_ino;
 	struct super_block___gate *i_sb;
-};
-
-struct file___gate {
-	struct inode___gate *f_inode;
 };
 
 struct task_struct___gate {
@@ -198,7 +197,7 @@ static __noinline __u64 gate_askers(struct gate_question *question)
  * another's. */
 static __always_inline bool gate_is_anchor(struct gate_settings *settings, struct file *file)
 {
-	struct inode___gate *inode = BPF_CORE_READ((struct file___gate *)file, f_inode);
+	struct inode___gate *inode = (void *)BPF_CORE_READ(file, f_inode);
 
 	return BPF_CORE_READ(inode, i_ino) == settings->inode &&
 	       BPF_CORE_READ(inode, i_sb, s_dev) == settings->device;
@@ -233,7 +232,7 @@ static __always_inline int gate_read(struct gate_settings *settings, struct gate
 /* What was read, as what gate_wait gives, and counted. */
 static __always_inline int gate_judge(struct gate_question *entry, int read)
 {
-	struct gate_reply *reply = &entry->reply;
+	struct gate_reply reply = entry->reply;
 
 	if (read == -GATE_EINTR) {
 		/* FUSE gives this to nobody but a thread that is being killed. Whatever it wanted
@@ -253,15 +252,15 @@ static __always_inline int gate_judge(struct gate_question *entry, int read)
 		gate_add(GATE_REFUSED, 1);
 		return GATE_UNANSWERED;
 	}
-	if (read == sizeof(*reply) && reply->event_id == entry->event_id) {
-		if (reply->verdict == GATE_ALLOW && !reply->error) {
+	if (read == sizeof(reply) && reply.event_id == entry->event_id) {
+		if (reply.verdict == GATE_ALLOW && !reply.error) {
 			gate_add(GATE_ALLOWED, 1);
 			return 0;
 		}
-		if (reply->verdict == GATE_DENY && reply->error >= 1 &&
-		    reply->error <= GATE_MAX_ERRNO) {
-			gate_add(reply->error == GATE_EINTR ? GATE_KILLED : GATE_DENIED, 1);
-			return -(int)reply->error;
+		if (reply.verdict == GATE_DENY && reply.error >= 1 &&
+		    reply.error <= GATE_MAX_ERRNO) {
+			gate_add(reply.error == GATE_EINTR ? GATE_KILLED : GATE_DENIED, 1);
+			return -(int)reply.error;
 		}
 	}
 	gate_add(GATE_WRONG_REPLY, 1);
@@ -329,7 +328,13 @@ static __always_inline int gate_decide(struct gate_question *question)
 {
 	int result = gate_wait(question);
 
-	return result == GATE_UNANSWERED ? gate_fall_back(question) : result;
+	if (result == GATE_UNANSWERED)
+		result = gate_fall_back(question);
+	/* What a hook may return; the verifier wants to see it. */
+	barrier_var(result);
+	if (result > 0 || result < -GATE_MAX_ERRNO)
+		result = -GATE_EPERM;
+	return result;
 }
 
 /* All of it, for whoever has no record to write in between. */

@@ -15,6 +15,7 @@ use crate::kernels::repository;
 pub struct Programs {
     ringfence: PathBuf,
     churn: OnceLock<Result<PathBuf, String>>,
+    gate: OnceLock<Result<PathBuf, String>>,
 }
 
 impl Programs {
@@ -24,7 +25,7 @@ impl Programs {
     /// When there is none.
     pub fn new(ringfence: &Path) -> anyhow::Result<Self> {
         ensure!(ringfence.is_file(), "{} is not there; `make build` makes it", ringfence.display());
-        Ok(Self { ringfence: ringfence.to_owned(), churn: OnceLock::new() })
+        Ok(Self { ringfence: ringfence.to_owned(), churn: OnceLock::new(), gate: OnceLock::new() })
     }
 
     /// The ringfence command, optimised.
@@ -38,33 +39,41 @@ impl Programs {
     /// # Errors
     /// When it cannot be built.
     pub fn watch_churn(&self) -> anyhow::Result<&Path> {
-        let built = self.churn.get_or_init(|| build("watch_churn").map_err(|e| format!("{e:#}")));
+        let built = self.churn.get_or_init(|| {
+            build(&["test", "--no-run", "--test"], "watch_churn").map_err(|e| format!("{e:#}"))
+        });
+        built.as_deref().map_err(|error: &String| anyhow::anyhow!("{error}"))
+    }
+
+    /// The example gate_trial of probes, which is built if it is not.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub fn gate_trial(&self) -> anyhow::Result<&Path> {
+        let built = self.gate.get_or_init(|| {
+            build(&["build", "--example"], "gate_trial").map_err(|e| format!("{e:#}"))
+        });
         built.as_deref().map_err(|error: &String| anyhow::anyhow!("{error}"))
     }
 }
 
-/// Lets cargo build a test as `cargo test --workspace` does, so that one that is built already serves.
-fn build(test: &str) -> anyhow::Result<PathBuf> {
+/// Lets cargo build a test or an example as `cargo test --workspace` does, so that one that is built
+/// already serves.
+fn build(kind: &[&str], target: &str) -> anyhow::Result<PathBuf> {
     // Set where cargo itself runs the lab.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args([
-            "test",
-            "--workspace",
-            "--locked",
-            "--no-run",
-            "--message-format=json",
-            "--test",
-            test,
-        ])
+        .args(kind)
+        .arg(target)
+        .args(["--workspace", "--locked", "--message-format=json"])
         .current_dir(repository())
         .output()
         .context("cannot run cargo")?;
     if !output.status.success() {
-        bail!("cargo cannot build {test}:\n{}", String::from_utf8_lossy(&output.stderr));
+        bail!("cargo cannot build {target}:\n{}", String::from_utf8_lossy(&output.stderr));
     }
     let messages = String::from_utf8_lossy(&output.stdout);
-    executable(&messages, test).context("cargo names no program for the test")
+    executable(&messages, target).with_context(|| format!("cargo names no program for {target}"))
 }
 
 /// The program that cargo made of a target, by its messages (one JSON object per line).

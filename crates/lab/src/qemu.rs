@@ -45,6 +45,8 @@ pub struct Machine {
     pub memory: u32,
     /// Whether KVM runs the guest.
     pub kvm: bool,
+    /// Whether the guest's clock counts instructions: a nanosecond is one.
+    pub counted: bool,
     /// Further kernel parameters.
     pub append: String,
     /// The file that is the guest's memory and stays; none for memory that goes with the guest.
@@ -61,6 +63,7 @@ impl Default for Machine {
             threads: 1,
             memory: 768,
             kvm: false,
+            counted: false,
             append: String::new(),
             keep_ram: None,
             monitor: None,
@@ -191,6 +194,9 @@ fn arguments(machine: &Machine, kernel: &Path, console: &Path, fds: [RawFd; 4]) 
     .flat_map(|(name, value)| [name.to_owned(), value])
     .chain(["-nodefaults".to_owned(), "-no-reboot".to_owned()])
     .collect();
+    if machine.counted {
+        all.extend(["-icount".to_owned(), "shift=0".to_owned()]);
+    }
     if let Some(socket) = &machine.monitor {
         all.extend(["-qmp".to_owned(), format!("unix:{},server=on,wait=off", file(socket))]);
     }
@@ -216,6 +222,10 @@ mod tests {
         assert!(all.contains("mem-path=/proc/self/fd/5,share=on"), "{all}");
         assert!(all.contains("file:/a,,b"), "{all}");
         assert!(!all.contains("kvm") && !all.contains("-qmp"), "{all}");
+        assert!(!all.contains("-icount"), "{all}");
+        machine.counted = true;
+        assert!(line(&machine).contains("-icount shift=0"));
+        machine.counted = false;
         machine.kvm = true;
         machine.monitor = Some("/tmp/q".into());
         let all = line(&machine);

@@ -52,6 +52,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     kvm: bool,
 
+    /// Let the guest's clock count instructions, a nanosecond each
+    #[arg(long)]
+    counted: bool,
+
     /// Keep the guest's memory in this file, which stays when the guest has ended
     #[arg(long, value_name = "FILE")]
     keep_ram: Option<PathBuf>,
@@ -77,6 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         threads: arguments.threads,
         memory: arguments.memory,
         kvm: arguments.kvm,
+        counted: arguments.counted,
         append: arguments.append.clone(),
         keep_ram: arguments.keep_ram.clone(),
         monitor: arguments.qmp.clone(),

@@ -67,6 +67,13 @@ impl Boot {
         self
     }
 
+    /// The clock counts instructions, each a nanosecond: what is measured by it is the same each time.
+    #[must_use]
+    pub fn counted(mut self) -> Self {
+        self.machine.counted = true;
+        self
+    }
+
     /// How many processors share a core.
     #[must_use]
     pub fn threads(mut self, count: u32) -> Self {

@@ -157,6 +157,12 @@ fn what_the_gate_and_its_programs_say_to_each_other_is_laid_out_alike() {
     assert_eq!(settings.size, 24 + 8 * TYPES);
 }
 
+/// Or libbpf takes the functions that have it as an argument for missing, and says nothing.
+#[test]
+fn the_object_that_asks_knows_more_of_a_file_than_its_name() {
+    assert!(c_layout("gate_trial", "file").size > 0);
+}
+
 #[test]
 fn a_field_that_moved_or_changed_its_name_is_noticed() {
     #[repr(C)]

@@ -5,6 +5,7 @@
 mod bench;
 mod error;
 pub mod events;
+mod fanotify;
 mod features;
 mod gate;
 mod host;
@@ -28,6 +29,7 @@ mod window;
 
 pub use bench::{PathSpeed, ReaderBench, Speed, bench_readers};
 pub use error::ProbeError;
+pub use fanotify::{ERRORS, Fanotify, FanotifyError, FanotifyEvent, FanotifyEvents};
 pub use features::{Feature, FeatureState, features, kernel_image_path};
 pub use gate::{
     FuseError, FuseOperation, FuseRequest, Gate, GateCounters, GateMaps, GateOptions, LOOK_AGAIN,

@@ -19,6 +19,16 @@ pub struct ProcessKey {
     pub start: u64,
 }
 
+impl ProcessKey {
+    /// The process with this number now. /proc tells its start to ten milliseconds, rounded down.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn of(pid: u32) -> Result<Self, ProbeError> {
+        crate::gate::process::key(pid)
+    }
+}
+
 /// A file and what is in it: the key of what was learned of its contents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FileKey {

@@ -12,6 +12,7 @@ mod attacks_outside;
 mod boots;
 mod check;
 mod churn;
+mod gate;
 mod matrix;
 mod modules;
 mod mutations;
@@ -33,6 +34,7 @@ pub fn all() -> Vec<Scenario> {
         mutations::SCENARIO,
         watch_churn::SCENARIO,
         churn::SCENARIO,
+        gate::SCENARIO,
     ]
 }
 
@@ -50,6 +52,7 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         "modules" => 35,
         "mutations" => 30,
         "ringfence-check" => 20,
+        "gate" => 40,
         "boots" => 10,
         _ => 300,
     }

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Programs in hooks of the kernel wait for verdicts of user space, and never for longer than they should.
+//!
+//! What is tried, and what must hold, is in crates/probes/examples/gate_trial. It runs twice, on machines
+//! whose clock counts instructions: for what holds with two processors, and for what a question costs with
+//! one. Kernels before 6.12 must say that they cannot, and what they lack.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+use crate::scenario::{Cell, Outcome, Scenario, expect_same};
+use crate::vm::{Boot, Vm};
+
+/// See the module.
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "gate",
+    about: "exec and mapping wait for verdicts, and go on when the daemon is late, stopped or dead",
+    core: |kernel| kernel.name == "6.12-cloud-amd64",
+    run,
+};
+
+const TRIAL: &str = "/lab/gate_trial";
+const LIMIT: Duration = Duration::from_secs(180);
+/// What it ends with where there can be no gate.
+const NO_GATE: i32 = 3;
+
+fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
+    let boot = Boot::new().file(cell.programs().gate_trial()?, TRIAL);
+    if cell.kernel().series() < (6, 12) {
+        let vm = cell.boot(&boot)?;
+        let tried = vm.try_run_within(&[TRIAL, "support"], LIMIT)?;
+        expect_same("the code of what cannot be had", tried.code, NO_GATE)?;
+        let reason = tried.text();
+        ensure!(reason.contains("no bpf_get_file_xattr"), "another reason: {reason}");
+        vm.power_off();
+        return Ok(Outcome::passed("none, and says why"));
+    }
+    // What else the host has to do must not look like waiting.
+    let boot = boot.counted();
+    let vm = cell.boot(&boot)?;
+    let text = try_out(cell, &vm, "")?;
+    let held = text.lines().filter(|line| line.starts_with("ok: ")).count();
+    let said = text.lines().find_map(|line| line.strip_suffix(" things hold"));
+    let said: usize = said.context("it does not say how many things hold")?.parse()?;
+    expect_same("things that hold", held, said)?;
+    vm.power_off();
+
+    let vm = cell.boot(&boot.processors(1))?;
+    let cost = try_out(cell, &vm, "cost")?;
+    vm.power_off();
+    let cost = cost.trim().strip_prefix("cost of a mapping, ns: ").context("no cost")?.to_owned();
+    Ok(Outcome::passed(format!("{held} things hold; instructions: {cost}")))
+}
+
+/// Runs a part of the trial, which must end well. Gives what it prints.
+fn try_out(cell: &Cell<'_>, vm: &Vm, part: &str) -> anyhow::Result<String> {
+    let command: Vec<&str> = [TRIAL, part].into_iter().filter(|word| !word.is_empty()).collect();
+    let ran = vm.try_run_within(&command, LIMIT)?;
+    let name = if part.is_empty() { "trial" } else { part };
+    cell.keep(&format!("{name}.out"), &ran.out)?;
+    cell.keep(&format!("{name}.err"), &ran.err)?;
+    let (text, errors) = (ran.text(), ran.errors());
+    ensure!(ran.code == 0, "exit code {}: {}\n{text}", ran.code, errors.trim());
+    Ok(text)
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a question costs, by the clock. Under QEMU's `-icount shift=0` a nanosecond is an instruction.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+
+use crate::programs::Programs;
+use crate::remote::Remote;
+use crate::tasks::{End, Task, make_program};
+
+/// Enough for the fork of the task not to count.
+const TIMES: u32 = 2000;
+
+/// Nanoseconds of one mapping.
+fn one() -> anyhow::Result<u128> {
+    let start = Instant::now();
+    let (end, _) = Task::map(TIMES)?.end(Duration::from_secs(300))?;
+    ensure!(end == End::Done, "{end:?}");
+    Ok(start.elapsed().as_nanos() / u128::from(TIMES))
+}
+
+pub(crate) fn run() -> anyhow::Result<()> {
+    make_program()?;
+    let mut programs = Programs::load()?;
+    let mut daemon = Remote::start(&mut programs)?;
+    let nobody = one()?;
+    programs.askers(0, 1);
+    let before = daemon.stats()?.asked;
+    let asked = one()?;
+    let questions = daemon.stats()?.asked - before;
+    ensure!(questions == u64::from(TIMES), "{questions} questions");
+    daemon.tell("keep")?;
+    Task::map(1)?.end(Duration::from_secs(10))?;
+    let before = daemon.stats()?.asked;
+    let known = one()?;
+    ensure!(daemon.stats()?.asked == before, "asked although the answer was known");
+    println!(
+        "cost of a mapping, ns: nobody asks {nobody}, answer known {known} (+{}), asked {asked} (+{})",
+        known.saturating_sub(nobody),
+        asked.saturating_sub(nobody)
+    );
+    Ok(())
+}
