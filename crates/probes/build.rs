@@ -10,7 +10,7 @@ use libbpf_cargo::SkeletonBuilder;
 const AREAS: [&str; 4] = ["features", "kernel_reader", "module_events", "views"];
 
 /// Objects without a skeleton: which of their programs are loaded is decided at run time.
-const EVENTS: [&str; 2] = ["clients", "process"];
+const EVENTS: [&str; 6] = ["clients", "process", "access", "credentials", "image", "memory"];
 
 /// The names of the clang flags that matter to the verifier: v3 (5.1 and later) has 32-bit
 /// comparisons, without which bounds are lost in shifts.

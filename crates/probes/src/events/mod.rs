@@ -133,22 +133,12 @@ impl Hooks {
     /// How far each event can be had.
     #[must_use]
     pub fn coverage(&self) -> Vec<EventCoverage> {
-        let of = |kind: EventType, deny: bool| {
-            let serving = |program: &&area::Program| program.hook.types.contains(&kind);
-            let able = |program: &&area::Program| !deny || program.hook.mechanism == Mechanism::Lsm;
-            let mut programs = self.objects.programs.iter().filter(serving).filter(able).peekable();
-            let Some(first) = programs.peek() else {
-                return Err(String::from(if deny {
-                    "what tells of it is passed when it is done"
-                } else {
-                    "no program tells of it"
-                }));
-            };
-            let mechanism = first.hook.mechanism;
-            let refused = programs.find_map(|program| program.refused().err());
-            refused.map_or(Ok(mechanism), |why| Err(why.to_owned()))
+        let deny = |kind| match self.objects.served_by(kind, Mechanism::Lsm) {
+            Some(served) => served.map(|()| Mechanism::Lsm).map_err(str::to_owned),
+            None => Err("what tells of it is passed when it is done".to_owned()),
         };
-        let coverage = |kind| EventCoverage { kind, notify: of(kind, false), deny: of(kind, true) };
+        let coverage =
+            |kind| EventCoverage { kind, notify: self.objects.mechanism(kind), deny: deny(kind) };
         EventType::all().map(coverage).collect()
     }
 
