@@ -19,7 +19,7 @@
 #define PREFIX_MAX 256
 
 /* Nanoseconds from the first record that an observer was not woken for until it is. */
-#define WAKE_AFTER 15000000ULL
+#define WAKE_AFTER 10000000ULL
 /* Until it is tried again to tell of a loss that found no place. */
 #define LOSS_AFTER 250000000ULL
 

@@ -194,6 +194,7 @@ struct mm_struct {
 struct linux_binprm {
 	unsigned int secureexec : 1;
 	struct file *file;
+	struct cred *cred;
 	int argc;
 	int envc;
 	const char *filename;
@@ -205,6 +206,38 @@ struct kernel_siginfo {
 	int si_code;
 };
 
+/* include/linux/mm_types.h. vm_flags has VM_READ, VM_WRITE and VM_EXEC in its lowest three bits,
+ * which are the bits of PROT_; in 6.3 it became one half of a union (bc292ab00f6c "mm: introduce
+ * vma->vm_flags wrapper functions"). */
+struct vm_area_struct {
+	unsigned long vm_start;
+	unsigned long vm_end;
+	unsigned long vm_flags;
+	unsigned long vm_pgoff;
+	struct file *vm_file;
+};
+
 #pragma clang attribute pop
+
+/* include/uapi/asm-generic/mman-common.h */
+#define PROT_WRITE 0x2
+#define PROT_EXEC  0x4
+#define PROT_ALL   0x7
+
+/* include/linux/kernel_read_file.h and kernel_load_data: numbers are asked for by name. */
+enum kernel_read_file_id {
+	READING_FIRMWARE = 1,
+	READING_MODULE = 2,
+	READING_KEXEC_IMAGE = 3,
+	READING_KEXEC_INITRAMFS = 4,
+	READING_MODULE_COMPRESSED = 7,
+};
+
+enum kernel_load_data_id {
+	LOADING_FIRMWARE = 1,
+	LOADING_MODULE = 2,
+	LOADING_KEXEC_IMAGE = 3,
+	LOADING_KEXEC_INITRAMFS = 4,
+};
 
 #endif

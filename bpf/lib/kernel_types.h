@@ -90,6 +90,7 @@ struct bpf_raw_tracepoint_args {
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10;
 	unsigned long r9, r8, ax, cx, dx, si, di, orig_ax;
+	unsigned long ip, cs;
 };
 
 /* include/linux/pid.h. One number for each pid namespace that sees it, the initial one first. */

@@ -7,7 +7,7 @@
  * loss record does not fit, no other is written either.
  *
  * Waking. To wake a client costs an interrupt and a switch, more than its record. So a client that
- * only listens is woken when its ring is a quarter full, and by a timer 15 ms after the first
+ * only listens is woken when its ring is a quarter full, and by a timer 10 ms after the first
  * record that it was not woken for. The timer is set by such a record only: while nothing happens,
  * nobody is woken. Waking without a record is done by a reservation that is discarded; readers
  * skip it.

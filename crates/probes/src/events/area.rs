@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
 
 use super::shared::{BUFFERS_EACH, BUFFERS_MOST};
-use super::types::{HOOKS, Hook, Mechanism};
+use super::types::{EventType, HOOKS, Hook, Mechanism};
 use crate::error::ProbeError;
 use crate::object::{self, Kind, Own};
 
@@ -22,7 +22,14 @@ macro_rules! built {
 }
 
 const CLIENTS: (&str, &[u8]) = built!("clients");
-const AREAS: &[(&str, &[u8])] = &[built!("process"), built!("verdicts")];
+const AREAS: &[(&str, &[u8])] = &[
+    built!("process"),
+    built!("access"),
+    built!("credentials"),
+    built!("image"),
+    built!("memory"),
+    built!("verdicts"),
+];
 
 /// Why a program cannot be used, or what it was attached with.
 #[derive(Debug)]
@@ -84,26 +91,39 @@ impl Objects {
             }
         }
         objects.keep(clients)?;
-        for (area, bytes) in AREAS {
-            objects.load_area((area, bytes))?;
+        for area in AREAS {
+            for mechanism in Mechanism::TELLING {
+                objects.load_area(*area, mechanism)?;
+            }
         }
+        objects.try_attaching();
         Ok(objects)
     }
 
-    /// Loads the programs of an area: all at once, or where that is refused each by itself, so that
-    /// those that this kernel takes are there and the reason for each other is known.
-    fn load_area(&mut self, area: (&str, &[u8])) -> Result<(), ProbeError> {
-        let hooks: Vec<&Hook> = HOOKS.iter().filter(|hook| hook.area == area.0).collect();
-        if let Ok(object) = self.load_some(area, &hooks) {
-            return self.add(object, &hooks);
+    /// Loads the programs of an area that are of one mechanism: all at once, or where that is refused
+    /// each by itself, so that those that this kernel takes are there and the reason for each other is
+    /// known.
+    fn load_area(&mut self, area: (&str, &[u8]), mechanism: Mechanism) -> Result<(), ProbeError> {
+        let here = |hook: &&Hook| hook.area == area.0 && hook.mechanism == mechanism;
+        let hooks: Vec<&Hook> = HOOKS.iter().filter(here).collect();
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        let refused =
+            |hook, error: &ProbeError| Program { hook, state: State::Refused(error.to_string()) };
+        match self.load_some(area, &hooks) {
+            Ok(object) => return self.add(object, &hooks),
+            // Not for what a program does, but because nobody may load such ones.
+            Err(error @ ProbeError::Refused { .. }) => {
+                self.programs.extend(hooks.into_iter().map(|hook| refused(hook, &error)));
+                return Ok(());
+            }
+            Err(_) => {}
         }
         for hook in hooks {
             match self.load_some(area, &[hook]) {
                 Ok(object) => self.add(object, &[hook])?,
-                Err(error) => {
-                    let state = State::Refused(error.to_string());
-                    self.programs.push(Program { hook, state });
-                }
+                Err(error) => self.programs.push(refused(hook, &error)),
             }
         }
         Ok(())
@@ -175,28 +195,85 @@ impl Objects {
         Ok(run(program.as_fd()))
     }
 
+    /// By which mechanism a type is told of: the best whose programs are all there. Where there is
+    /// none, why the last one is not.
+    pub(super) fn mechanism(&self, kind: EventType) -> Result<Mechanism, String> {
+        let mut reason = "no program tells of it".to_owned();
+        for mechanism in Mechanism::TELLING {
+            match self.served_by(kind, mechanism) {
+                Some(Ok(())) => return Ok(mechanism),
+                Some(Err(why)) => why.clone_into(&mut reason),
+                None => {}
+            }
+        }
+        Err(reason)
+    }
+
+    /// Whether all programs of a type and a mechanism are there; none if there are no such programs.
+    pub(super) fn served_by(
+        &self,
+        kind: EventType,
+        mechanism: Mechanism,
+    ) -> Option<Result<(), &str>> {
+        let serves = |program: &&Program| {
+            program.hook.mechanism == mechanism && program.hook.types.contains(&kind)
+        };
+        let mut programs = self.programs.iter().filter(serves).peekable();
+        programs.peek()?;
+        Some(programs.try_for_each(Program::refused))
+    }
+
+    /// Attaches the LSM programs and detaches them again: some kernels load them and then do not let
+    /// them be attached, as when bpf is not among the active security modules.
+    fn try_attaching(&mut self) {
+        for program in &mut self.programs {
+            let State::Loaded { object, .. } = &program.state else { continue };
+            if program.hook.mechanism == Mechanism::Tracepoint {
+                continue;
+            }
+            if let Err(error) = attach(&self.loaded, *object, program.hook) {
+                program.state = State::Refused(error.to_string());
+            }
+        }
+    }
+
     /// Attaches the programs that tell of the types in `told` and those that ask about the types in
     /// `asked`, detaches all others.
     pub(super) fn attach_for(&mut self, told: u64, asked: u64) -> Result<(), ProbeError> {
-        for program in &mut self.programs {
-            let types = if program.hook.mechanism == Mechanism::Gate { asked } else { told };
-            let wanted = program.hook.types.iter().any(|kind| kind.bit() & types != 0);
+        let by = |kind: &EventType| self.mechanism(*kind).ok();
+        let wanted = |hook: &Hook| {
+            if hook.mechanism == Mechanism::Gate {
+                return hook.types.iter().any(|kind| kind.bit() & asked != 0);
+            }
+            let mut of = hook.types.iter().filter(|kind| kind.bit() & told != 0);
+            of.any(|kind| by(kind) == Some(hook.mechanism))
+        };
+        let wanted: Vec<bool> = self.programs.iter().map(|program| wanted(program.hook)).collect();
+        for (program, wanted) in self.programs.iter_mut().zip(wanted) {
             let State::Loaded { object, link } = &mut program.state else { continue };
             if !wanted {
                 *link = None;
             } else if link.is_none() {
-                let found = self.loaded.get(*object).and_then(|object| {
-                    object.progs_mut().find(|found| found.name() == program.hook.program)
-                });
-                let Some(found) = found else { continue };
-                let attached = object::with_libbpf(ATTACHING, || found.attach())?;
-                let mut own = Own::default();
-                own.add(Kind::Link, attached.as_fd())?;
-                *link = Some((attached, own));
+                *link = Some(attach(&self.loaded, *object, program.hook)?);
             }
         }
         Ok(())
     }
+}
+
+/// Attaches a program of an object. It is detached as the link goes.
+fn attach(loaded: &[Object], object: usize, hook: &Hook) -> Result<(Link, Own), ProbeError> {
+    let program = loaded
+        .get(object)
+        .and_then(|object| object.progs_mut().find(|found| found.name() == hook.program));
+    let program = program.ok_or_else(|| ProbeError::Malformed {
+        what: format!("bpf/{}.bpf.c", hook.area),
+        reason: format!("it has no program {}", hook.program),
+    })?;
+    let link = object::with_libbpf(ATTACHING, || program.attach())?;
+    let mut own = Own::default();
+    own.add(Kind::Link, link.as_fd())?;
+    Ok((link, own))
 }
 
 fn open((_, bytes): (&str, &[u8])) -> libbpf_rs::Result<OpenObject> {

@@ -165,35 +165,23 @@ impl Hooks {
     /// How far each event can be had.
     #[must_use]
     pub fn coverage(&self) -> Vec<EventCoverage> {
-        let telling = "no program tells of it";
-        let denying = "what tells of it is passed when it is done";
-        let asking = "no program asks about it";
-        let told = |mechanism| mechanism != Mechanism::Gate;
+        let deny = |kind| match self.objects.served_by(kind, Mechanism::Lsm) {
+            Some(served) => served.map(|()| Mechanism::Lsm).map_err(str::to_owned),
+            None => Err("what tells of it is passed when it is done".to_owned()),
+        };
+        let ask = |kind| match (self.objects.served_by(kind, Mechanism::Gate), &self.no_gate) {
+            (Some(Ok(())), None) => Ok(Mechanism::Gate),
+            (Some(Err(why)), _) => Err(why.to_owned()),
+            (Some(Ok(())), Some(why)) => Err(why.clone()),
+            (None, _) => Err("no program asks about it".to_owned()),
+        };
         let coverage = |kind| EventCoverage {
             kind,
-            notify: self.served(kind, told, telling),
-            deny: self.served(kind, |mechanism| mechanism == Mechanism::Lsm, denying),
-            ask: self
-                .served(kind, |mechanism| mechanism == Mechanism::Gate, asking)
-                .and_then(|mechanism| self.no_gate.clone().map_or(Ok(mechanism), Err)),
+            notify: self.objects.mechanism(kind),
+            deny: deny(kind),
+            ask: ask(kind),
         };
         EventType::all().map(coverage).collect()
-    }
-
-    /// What serves an event among the programs of some mechanisms: all of them are needed.
-    fn served(
-        &self,
-        kind: EventType,
-        able: impl Fn(Mechanism) -> bool,
-        none: &str,
-    ) -> Result<Mechanism, String> {
-        let serving = |program: &&area::Program| {
-            program.hook.types.contains(&kind) && able(program.hook.mechanism)
-        };
-        let mut programs = self.objects.programs.iter().filter(serving).peekable();
-        let mechanism = programs.peek().map(|first| first.hook.mechanism).ok_or(none)?;
-        let refused = programs.find_map(|program| program.refused().err());
-        refused.map_or(Ok(mechanism), |why| Err(why.to_owned()))
     }
 
     /// The set of types that can be told of.

@@ -94,7 +94,7 @@ impl EventType {
 }
 
 /// How a program comes to see an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mechanism {
     /// A tracepoint, passed when it is done: it tells.
     Tracepoint,
@@ -102,6 +102,11 @@ pub enum Mechanism {
     Lsm,
     /// An LSM hook at which the task waits for verdicts, in the gate.
     Gate,
+}
+
+impl Mechanism {
+    /// Those that tell, the best first.
+    pub(super) const TELLING: [Self; 2] = [Self::Lsm, Self::Tracepoint];
 }
 
 /// A program, where it is and what it tells of.
@@ -116,27 +121,52 @@ pub(super) struct Hook {
     pub(super) types: &'static [EventType],
 }
 
-const fn tracepoint(
+const fn hook(
+    mechanism: Mechanism,
     area: &'static str,
     program: &'static str,
     types: &'static [EventType],
 ) -> Hook {
-    Hook { area, program, mechanism: Mechanism::Tracepoint, types }
+    Hook { area, program, mechanism, types }
 }
 
-const fn asking(program: &'static str, types: &'static [EventType]) -> Hook {
-    Hook { area: "verdicts", program, mechanism: Mechanism::Gate, types }
-}
+/// What is told of modules, other kernels and firmware by the same hooks.
+const LOADED: &[EventType] =
+    &[EventType::MODULE_LOAD, EventType::KEXEC_LOAD, EventType::FIRMWARE_LOAD];
 
-/// All programs. A type that several serve needs all of them.
-pub(super) const HOOKS: &[Hook] = &[
-    tracepoint("process", "process_exec", &[EventType::PROCESS_EXEC]),
-    tracepoint("process", "process_fork", &[EventType::PROCESS_FORK, EventType::THREAD_CREATE]),
-    tracepoint("process", "process_exit", &[EventType::PROCESS_EXIT]),
-    tracepoint("process", "process_signal", &[EventType::PROCESS_SIGNAL]),
-    asking("process_exec_asked", &[EventType::PROCESS_EXEC]),
-    asking("image_map_asked", &[EventType::IMAGE_MAP]),
-];
+/// All programs. A type is told of by those of one mechanism, all of them together: of LSM if this
+/// kernel takes them, else of tracepoints.
+pub(super) const HOOKS: &[Hook] = {
+    use EventType as E;
+    use Mechanism::{Gate, Lsm, Tracepoint};
+    &[
+        hook(Tracepoint, "process", "process_exec", &[E::PROCESS_EXEC]),
+        hook(Tracepoint, "process", "process_fork", &[E::PROCESS_FORK, E::THREAD_CREATE]),
+        hook(Tracepoint, "process", "process_exit", &[E::PROCESS_EXIT]),
+        hook(Tracepoint, "process", "process_signal", &[E::PROCESS_SIGNAL]),
+        hook(Lsm, "access", "trace_other", &[E::PROCESS_TRACE]),
+        hook(Lsm, "access", "trace_me", &[E::PROCESS_TRACE]),
+        hook(Lsm, "access", "memory_access", &[E::MEMORY_ACCESS]),
+        hook(Lsm, "credentials", "change_uid", &[E::PROCESS_CREDENTIALS]),
+        hook(Lsm, "credentials", "change_gid", &[E::PROCESS_CREDENTIALS]),
+        hook(Lsm, "credentials", "change_capabilities", &[E::PROCESS_CREDENTIALS]),
+        hook(Lsm, "credentials", "change_by_exec", &[E::PROCESS_CREDENTIALS]),
+        hook(Lsm, "image", "image_map", &[E::IMAGE_MAP]),
+        hook(Lsm, "image", "image_protect", &[E::IMAGE_MAP]),
+        hook(Lsm, "image", "load_file", LOADED),
+        hook(Lsm, "image", "load_memory", LOADED),
+        hook(Lsm, "image", "bpf_load", &[E::BPF_LOAD]),
+        hook(Tracepoint, "image", "module_loaded", &[E::MODULE_LOAD]),
+        hook(Tracepoint, "image", "module_unloaded", &[E::MODULE_UNLOAD]),
+        hook(Lsm, "memory", "memory_map", &[E::MEMORY_MAP]),
+        hook(Lsm, "memory", "memory_protect", &[E::MEMORY_PROTECT]),
+        hook(Lsm, "memory", "fileless_map", &[E::MEMORY_FILELESS]),
+        hook(Lsm, "memory", "fileless_protect", &[E::MEMORY_FILELESS]),
+        hook(Lsm, "memory", "fileless_exec", &[E::MEMORY_FILELESS]),
+        hook(Gate, "verdicts", "process_exec_asked", &[E::PROCESS_EXEC]),
+        hook(Gate, "verdicts", "image_map_asked", &[E::IMAGE_MAP]),
+    ]
+};
 
 #[cfg(test)]
 mod tests {
@@ -152,6 +182,13 @@ mod tests {
             let number = line.as_ref().and_then(|words| words.get(2)?.parse::<u8>().ok());
             assert_eq!(number, Some(kind.number()), "{wanted}");
             assert_eq!(kind.name(), name);
+        }
+    }
+
+    #[test]
+    fn each_type_has_a_program() {
+        for kind in EventType::all() {
+            assert!(HOOKS.iter().any(|hook| hook.types.contains(&kind)), "{}", kind.name());
         }
     }
 

@@ -1,0 +1,553 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Events of LSM hooks: each is told of by each of its doors and by nothing else.
+//!
+//! What is heard is only what this process and its children do. Where the kernel takes no LSM programs
+//! there is nothing to be heard, and what must hold is that this is said with the reason.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod clients;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::ptr;
+
+use clients::record::Record;
+use clients::{Client, LARGE, Programs, run};
+use probes::events::{EventType, Hooks, Mechanism};
+
+const READ: i32 = libc::PROT_READ;
+const WRITE: i32 = libc::PROT_WRITE;
+const EXEC: i32 = libc::PROT_EXEC;
+const LENGTH: usize = 8192;
+
+/// A client that is told of one type, and what it says of it.
+struct Listener {
+    hooks: Hooks,
+    client: Client,
+    part: &'static str,
+}
+
+impl Listener {
+    /// None where this type cannot be had, which must be said.
+    fn to(kind: EventType, part: &'static str) -> Option<Self> {
+        let mut hooks = Hooks::load().unwrap();
+        let coverage = hooks.coverage().into_iter().find(|coverage| coverage.kind == kind).unwrap();
+        if coverage.notify != Ok(Mechanism::Lsm) {
+            let reason = coverage.deny.unwrap_err();
+            assert!(!reason.is_empty());
+            eprintln!("not looked for: {}: {reason}", kind.name());
+            if coverage.notify.is_err() {
+                let ring = hooks.create_ring(LARGE).unwrap();
+                hooks.admit(0, &ring).unwrap();
+                assert!(hooks.subscribe(0, kind.bit()).is_err());
+            }
+            return None;
+        }
+        assert_eq!(coverage.deny, Ok(Mechanism::Lsm));
+        let client = Client::admit(&mut hooks, 11, LARGE, &[kind]);
+        Some(Self { hooks, client, part })
+    }
+
+    /// What is told of while something is done, as far as this process did it. The hooks are passed
+    /// before it is done, so it is all there then.
+    fn hear<T>(&mut self, what: impl FnOnce() -> T) -> (Vec<Record>, T) {
+        self.client.take();
+        self.client.seen.clear();
+        let done = what();
+        self.client.take();
+        let ours = self.client.of(std::process::id()).into_iter().cloned().collect();
+        let _ = &self.hooks;
+        (ours, done)
+    }
+
+    /// The one record that is told.
+    fn hear_one<T>(&mut self, what: impl FnOnce() -> T) -> (Record, T) {
+        let (mut heard, done) = self.hear(what);
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        (heard.remove(0), done)
+    }
+
+    fn hear_nothing<T>(&mut self, what: impl FnOnce() -> T) -> T {
+        let (heard, done) = self.hear(what);
+        assert!(heard.is_empty(), "{heard:?}");
+        done
+    }
+
+    fn number(&self, record: &Record, field: &str) -> u64 {
+        record.body(&format!("{}.{field}", self.part))
+    }
+
+    fn text(&self, record: &Record, field: &str) -> String {
+        record.text(&format!("{}.{field}", self.part))
+    }
+}
+
+/// Some memory.
+struct Memory(*mut libc::c_void);
+
+impl Memory {
+    fn map(protection: i32, flags: i32, file: RawFd) -> Self {
+        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
+        let start = unsafe { libc::mmap(ptr::null_mut(), LENGTH, protection, flags, file, 0) };
+        assert_ne!(start, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+        Self(start)
+    }
+
+    fn anonymous(protection: i32) -> Self {
+        Self::map(protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+    }
+
+    fn protect(&self, protection: i32) {
+        // SAFETY: our own mapping, which nobody looks into.
+        assert_eq!(unsafe { libc::mprotect(self.0, LENGTH, protection) }, 0);
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, which nobody looks into.
+        unsafe { libc::munmap(self.0, LENGTH) };
+    }
+}
+
+fn some_file(programs: &Programs) -> (PathBuf, File) {
+    let path = programs.path().join("library");
+    fs::write(&path, [0; LENGTH]).unwrap();
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    (path, file)
+}
+
+#[test]
+#[ignore = "root: loads LSM programs, which the lab's kernels take"]
+fn a_file_becomes_an_image_by_mmap_by_mprotect_and_by_shmat() {
+    let Some(mut listener) = Listener::to(EventType::IMAGE_MAP, "ringfence_image_map") else {
+        return;
+    };
+    let programs = Programs::new();
+    let (path, file) = some_file(&programs);
+    let file = file.as_raw_fd();
+    let private = libc::MAP_PRIVATE;
+    let (record, _memory) = listener.hear_one(|| Memory::map(READ | EXEC, private, file));
+    assert_eq!(listener.text(&record, "file.path"), path.to_str().unwrap());
+    assert_eq!(listener.number(&record, "protection"), (READ | EXEC) as u64);
+    assert_eq!(listener.number(&record, "flags") & 0xf, private as u64);
+    assert_eq!(record.header("flags") & 1, 1, "mandatory");
+
+    let memory = listener.hear_nothing(|| Memory::map(READ | WRITE, private, file));
+    let (record, ()) = listener.hear_one(|| memory.protect(READ | EXEC));
+    assert_eq!(listener.text(&record, "file.path"), path.to_str().unwrap());
+    assert_eq!(listener.number(&record, "address"), memory.0 as u64);
+    assert_eq!(listener.number(&record, "length"), LENGTH as u64);
+    listener.hear_nothing(|| memory.protect(EXEC));
+    listener.hear_nothing(|| memory.protect(READ));
+
+    // SAFETY: plain system calls; what they map is given back.
+    let (record, ()) = listener.hear_one(|| unsafe {
+        let id = libc::shmget(libc::IPC_PRIVATE, LENGTH, 0o700 | libc::IPC_CREAT);
+        assert!(id >= 0);
+        let at = libc::shmat(id, ptr::null(), libc::SHM_EXEC);
+        assert_ne!(at as isize, -1);
+        assert_eq!(libc::shmdt(at), 0);
+        libc::shmctl(id, libc::IPC_RMID, ptr::null_mut());
+    });
+    assert!(listener.text(&record, "file.path").starts_with("/SYSV"));
+    listener.hear_nothing(|| Memory::anonymous(READ | EXEC));
+}
+
+#[test]
+#[ignore = "root: loads LSM programs, which the lab's kernels take"]
+fn a_program_and_its_loader_are_images_by_exec_and_by_ld_so_run_by_hand() {
+    let Some(mut listener) = Listener::to(EventType::IMAGE_MAP, "ringfence_image_map") else {
+        return;
+    };
+    let own = std::env::current_exe().unwrap();
+    let nothing = ["--exact", "no such test"];
+    let images = |listener: &mut Listener, program: &Path, arguments: &[&str]| {
+        let (_, pid) = listener.hear(|| run(program, arguments));
+        let of = listener.client.of(pid);
+        let paths = of.into_iter().map(|r| r.text("ringfence_image_map.file.path"));
+        paths.collect::<Vec<String>>()
+    };
+    let by_exec = images(&mut listener, &own, &nothing);
+    let is_own = |path: &String| path == own.to_str().unwrap();
+    let loader = by_exec.iter().find(|path| path.contains("/ld-linux")).expect("its loader");
+    assert!(by_exec.iter().any(is_own), "{by_exec:?}");
+    assert!(by_exec.iter().any(|path| path.contains("/libc.so")), "{by_exec:?}");
+    let arguments = [own.to_str().unwrap(), nothing[0], nothing[1]];
+    let by_hand = images(&mut listener, Path::new(loader), &arguments);
+    assert!(by_hand.iter().any(is_own), "{by_hand:?}");
+}
+
+#[test]
+#[ignore = "root: loads LSM programs, which the lab's kernels take"]
+fn executable_memory_without_a_file_is_told_of_and_what_is_writable_and_executable() {
+    let Some(mut listener) = Listener::to(EventType::MEMORY_MAP, "ringfence_memory_map") else {
+        return;
+    };
+    let programs = Programs::new();
+    let (path, file) = some_file(&programs);
+    let file = file.as_raw_fd();
+    let (record, _) = listener.hear_one(|| Memory::anonymous(READ | EXEC));
+    assert_eq!(listener.number(&record, "protection"), (READ | EXEC) as u64);
+    assert_eq!(listener.number(&record, "file.inode"), 0);
+    let shared = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    listener.hear_one(|| Memory::map(READ | EXEC, shared, -1));
+    listener.hear_nothing(|| Memory::anonymous(READ | WRITE));
+    listener.hear_nothing(|| Memory::map(READ | EXEC, libc::MAP_PRIVATE, file));
+    let (record, _) =
+        listener.hear_one(|| Memory::map(READ | WRITE | EXEC, libc::MAP_PRIVATE, file));
+    assert_eq!(listener.text(&record, "file.path"), path.to_str().unwrap());
+}
+
+#[test]
+#[ignore = "root: loads LSM programs, which the lab's kernels take"]
+fn memory_that_becomes_executable_is_told_of_with_what_it_was() {
+    let kind = EventType::MEMORY_PROTECT;
+    let Some(mut listener) = Listener::to(kind, "ringfence_memory_protect") else { return };
+    let memory = Memory::anonymous(READ | WRITE);
+    let (record, ()) = listener.hear_one(|| memory.protect(READ | EXEC));
+    let change = |listener: &Listener, record: &Record| {
+        (listener.number(record, "before") as i32, listener.number(record, "after") as i32)
+    };
+    assert_eq!(change(&listener, &record), (READ | WRITE, READ | EXEC));
+    assert_eq!(listener.number(&record, "address"), memory.0 as u64);
+    assert_eq!(listener.number(&record, "length"), LENGTH as u64);
+    assert_eq!(listener.number(&record, "file.inode"), 0);
+    let (record, ()) = listener.hear_one(|| memory.protect(READ | WRITE | EXEC));
+    assert_eq!(change(&listener, &record), (READ | EXEC, READ | WRITE | EXEC));
+    listener.hear_nothing(|| memory.protect(READ | EXEC));
+    listener.hear_nothing(|| memory.protect(READ | WRITE));
+    // The other door.
+    // SAFETY: our own mapping; key -1 is none.
+    let (record, done) = listener.hear_one(|| unsafe {
+        libc::syscall(libc::SYS_pkey_mprotect, memory.0, LENGTH, READ | EXEC, -1)
+    });
+    assert_eq!(done, 0);
+    assert_eq!(change(&listener, &record), (READ | WRITE, READ | EXEC));
+}
+
+#[test]
+#[ignore = "root: loads LSM programs, which the lab's kernels take"]
+fn files_without_a_name_are_told_of_when_they_are_executed_or_mapped() {
+    let kind = EventType::MEMORY_FILELESS;
+    let Some(mut listener) = Listener::to(kind, "ringfence_memory_fileless") else { return };
+    let programs = Programs::new();
+    let (path, file) = some_file(&programs);
+    let descriptor = file.as_raw_fd();
+    listener.hear_nothing(|| Memory::map(READ | EXEC, libc::MAP_PRIVATE, descriptor));
+    fs::remove_file(&path).unwrap();
+    let (record, _) = listener.hear_one(|| Memory::map(READ | EXEC, libc::MAP_PRIVATE, descriptor));
+    assert_eq!(listener.number(&record, "how"), 2);
+    assert_eq!(listener.text(&record, "file.path"), path.to_str().unwrap());
+    let memory = listener.hear_nothing(|| Memory::map(READ | WRITE, libc::MAP_PRIVATE, descriptor));
+    let (record, ()) = listener.hear_one(|| memory.protect(READ | EXEC));
+    assert_eq!(listener.number(&record, "how"), 2);
+
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let memory = File::from(rustix::fs::memfd_create("program", flags).unwrap());
+    (&memory).write_all(&fs::read("/bin/true").unwrap()).unwrap();
+    let reopened = File::open(format!("/proc/self/fd/{}", memory.as_raw_fd())).unwrap();
+    drop(memory);
+    let program = format!("/proc/self/fd/{}", reopened.as_raw_fd());
+    let (_, pid) = listener.hear(|| run(Path::new(&program), &[]));
+    let of = listener.client.of(pid);
+    let exec = of.iter().find(|r| listener.number(r, "how") == 1).expect("its exec");
+    assert_eq!(listener.number(exec, "file.flags") & 3, 1, "a memfd");
+    assert_eq!(listener.text(exec, "file.path"), "/memfd:program");
+    listener.hear_nothing(|| run(&programs.copy("true"), &[]));
+}
+
+/// A child that waits to be looked into.
+struct Subject(Child);
+
+impl Subject {
+    fn start() -> Self {
+        Self(Command::new("/bin/sleep").arg("1000").stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+
+    fn seize(&self) {
+        // SAFETY: a child of ours, which is let go again.
+        unsafe {
+            let none = ptr::null_mut::<libc::c_void>();
+            assert_eq!(libc::ptrace(libc::PTRACE_SEIZE, self.pid(), none, none), 0);
+            libc::ptrace(libc::PTRACE_INTERRUPT, self.pid(), none, none);
+            assert_eq!(libc::waitpid(self.pid(), ptr::null_mut(), 0), self.pid());
+            assert_eq!(libc::ptrace(libc::PTRACE_DETACH, self.pid(), none, none), 0);
+        }
+    }
+
+    fn vm(&self, call: libc::c_long) -> libc::c_long {
+        let mut byte = 0_u8;
+        let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        // Nothing is there; that is found out after it was asked for.
+        let remote = libc::iovec { iov_base: ptr::null_mut(), iov_len: 1 };
+        // SAFETY: reads or writes one byte of ours at most.
+        unsafe { libc::syscall(call, self.pid(), &raw const local, 1, &raw const remote, 1, 0) }
+    }
+
+    fn pidfd(&self) -> File {
+        use std::os::fd::FromRawFd;
+        // SAFETY: a plain system call; the descriptor is ours alone.
+        unsafe { File::from_raw_fd(libc::syscall(libc::SYS_pidfd_open, self.pid(), 0) as RawFd) }
+    }
+
+    fn get_fd(&self, pidfd: &File) -> libc::c_long {
+        // SAFETY: a plain system call; what it gives is closed as this process ends.
+        unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), 1, 0) }
+    }
+
+    fn proc(&self, file: &str) -> String {
+        format!("/proc/{}/{file}", self.pid())
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "root: loads LSM programs, which the lab's kernels take"]
+fn who_looks_into_a_process_or_takes_hold_of_it_is_told_of() {
+    let (look, hold, me) = (1, 2, 3);
+    let kind = EventType::PROCESS_TRACE;
+    let Some(mut listener) = Listener::to(kind, "ringfence_process_trace") else { return };
+    let subject = Subject::start();
+    let expect = |listener: &mut Listener, access: u64, what: &dyn Fn()| {
+        let (record, ()) = listener.hear_one(what);
+        assert_eq!(listener.number(&record, "access"), access);
+        assert_eq!(listener.number(&record, "target.pid"), u64::from(subject.0.id()));
+        assert!(!listener.text(&record, "executable.path").is_empty());
+    };
+    expect(&mut listener, hold, &|| subject.seize());
+    expect(&mut listener, look, &|| {
+        fs::read(subject.proc("environ")).unwrap();
+    });
+    expect(&mut listener, hold, &|| {
+        File::open(subject.proc("mem")).unwrap();
+    });
+    expect(&mut listener, hold, &|| {
+        subject.vm(libc::SYS_process_vm_readv);
+    });
+    let pidfd = subject.pidfd();
+    expect(&mut listener, hold, &|| assert!(subject.get_fd(&pidfd) >= 0));
+    listener.hear_nothing(|| fs::read("/proc/self/environ").unwrap());
+    listener.hear_nothing(|| fs::read(subject.proc("comm")).unwrap());
+
+    // A child that has itself traced: it is the actor, and we are the target.
+    let mut child = Command::new("/bin/true");
+    // SAFETY: one system call, between fork and exec.
+    unsafe {
+        child.pre_exec(|| {
+            libc::ptrace(libc::PTRACE_TRACEME);
+            Ok(())
+        })
+    };
+    let (_, pid) = listener.hear(|| {
+        let mut child = child.spawn().unwrap();
+        // SAFETY: our child stops at its exec, and is let go.
+        unsafe {
+            let (pid, none) = (child.id() as i32, ptr::null_mut::<libc::c_void>());
+            libc::waitpid(pid, ptr::null_mut(), 0);
+            libc::ptrace(libc::PTRACE_DETACH, pid, none, none);
+        }
+        child.wait().unwrap();
+        child.id()
+    });
+    let of = listener.client.of(pid);
+    let record = of.iter().find(|r| listener.number(r, "access") == me).expect("told of");
+    assert_eq!(listener.number(record, "target.pid"), u64::from(std::process::id()));
+}
+
+#[test]
+#[ignore = "root: loads LSM programs, which the lab's kernels take"]
+fn the_memory_of_another_process_is_reached_by_four_ways_that_are_told_apart() {
+    let kind = EventType::MEMORY_ACCESS;
+    let Some(mut listener) = Listener::to(kind, "ringfence_memory_access") else { return };
+    let subject = Subject::start();
+    let (read, write, either) = (1, 2, 3);
+    let [by_ptrace, by_mem, by_vm, by_madvise] = [1, 2, 3, 4];
+    let expect = |listener: &mut Listener, access: u64, by: u64, what: &dyn Fn()| {
+        let (record, ()) = listener.hear_one(what);
+        let seen = (listener.number(&record, "access"), listener.number(&record, "by"));
+        assert_eq!(seen, (access, by));
+        assert_eq!(listener.number(&record, "target.pid"), u64::from(subject.0.id()));
+    };
+    expect(&mut listener, either, by_ptrace, &|| subject.seize());
+    expect(&mut listener, either, by_mem, &|| {
+        File::open(subject.proc("mem")).unwrap();
+    });
+    expect(&mut listener, read, by_vm, &|| {
+        subject.vm(libc::SYS_process_vm_readv);
+    });
+    expect(&mut listener, write, by_vm, &|| {
+        subject.vm(libc::SYS_process_vm_writev);
+    });
+    let pidfd = subject.pidfd();
+    expect(&mut listener, write, by_madvise, &|| {
+        let nothing = libc::iovec { iov_base: ptr::null_mut(), iov_len: LENGTH };
+        let (pidfd, cold) = (pidfd.as_raw_fd(), 20);
+        // SAFETY: advice about memory of a child of ours.
+        unsafe { libc::syscall(libc::SYS_process_madvise, pidfd, &raw const nothing, 1, cold, 0) };
+    });
+    listener.hear_nothing(|| subject.get_fd(&pidfd));
+    listener.hear_nothing(|| fs::read(subject.proc("environ")).unwrap());
+    // Asks for as much as /proc/PID/mem, and reaches no memory.
+    let _ = listener.hear_nothing(|| fs::read(subject.proc("syscall")));
+}
+
+/// Of a child's records of credentials: by what, and the effective user id then.
+fn changes(listener: &Listener, pid: u32) -> Vec<(u64, u64)> {
+    let of = listener.client.of(pid);
+    of.iter().map(|r| (listener.number(r, "by"), listener.number(r, "euid"))).collect()
+}
+
+#[test]
+#[ignore = "root: loads LSM programs, which the lab's kernels take"]
+fn credentials_that_change_are_told_of_with_what_they_were_and_will_be() {
+    let [setuid, setgid, capset, exec] = [1, 2, 3, 4];
+    let kind = EventType::PROCESS_CREDENTIALS;
+    let Some(mut listener) = Listener::to(kind, "ringfence_process_credentials") else { return };
+    let programs = Programs::new();
+    fs::set_permissions(programs.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = programs.copy("true");
+    let as_nobody = |program: &Path| {
+        let mut child = Command::new(program);
+        let mut child = child.uid(65534).gid(65534).spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    };
+    let (_, pid) = listener.hear(|| as_nobody(&program));
+    assert_eq!(changes(&listener, pid), [(setgid, 0), (setuid, 65534)]);
+    let of = listener.client.of(pid);
+    assert_eq!((of[1].actor("euid"), listener.number(of[1], "egid")), (0, 65534));
+    assert_ne!(of[1].actor("effective"), 0);
+    assert_eq!(listener.number(of[1], "effective"), 0);
+
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+    let (_, pid) = listener.hear(|| as_nobody(&program));
+    assert_eq!(changes(&listener, pid), [(setgid, 0), (setuid, 65534), (exec, 0)]);
+
+    // Who is what he asks to be changes nothing.
+    // SAFETY: plain system calls.
+    listener.hear_nothing(|| unsafe { libc::setresuid(0, 0, 0) });
+    // SAFETY: the structures of capget(2), version 3: two words, and three times two words.
+    let (record, ()) = listener.hear_one(|| unsafe {
+        let mut header = [0x2008_0522_u32, 0];
+        let mut sets = [0_u32; 6];
+        assert_eq!(libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()), 0);
+        // CAP_SYS_TIME, of the effective ones of this thread.
+        sets[0] &= !(1 << 25);
+        assert_eq!(libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_mut_ptr()), 0);
+    });
+    assert_eq!(listener.number(&record, "by"), capset);
+    let gone = record.actor("effective") & !listener.number(&record, "effective");
+    assert_eq!(gone, 1 << 25);
+}
+
+#[test]
+#[ignore = "root: loads LSM programs, which the lab's kernels take"]
+fn a_bpf_program_that_is_loaded_is_told_of_with_its_name_and_a_map_is_not() {
+    let Some(mut listener) = Listener::to(EventType::BPF_LOAD, "ringfence_bpf_load") else {
+        return;
+    };
+    // r0 = 0; exit
+    let program: [u64; 2] = [0xb7, 0x95];
+    let license = c"GPL";
+    let mut attributes = [0_u64; 18];
+    // BPF_PROG_TYPE_SOCKET_FILTER, two instructions.
+    attributes[0] = 1 | 2 << 32;
+    attributes[1] = program.as_ptr() as u64;
+    attributes[2] = license.as_ptr() as u64;
+    attributes[6] = u64::from_le_bytes(*b"of_tests");
+    let call = |command: i32, attributes: &[u64; 18]| {
+        let length = size_of_val(attributes);
+        // SAFETY: as many bytes as are said to be there.
+        let made = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), length) };
+        assert!(made >= 0, "{}", std::io::Error::last_os_error());
+    };
+    let (record, ()) = listener.hear_one(|| call(5, &attributes));
+    assert_eq!(listener.number(&record, "program_type"), 1);
+    assert_eq!(listener.number(&record, "instructions"), 2);
+    assert_eq!(record.bytes("ringfence_bpf_load.name", 9), b"of_tests\0");
+    let mut map = [0_u64; 18];
+    // An array with a key and a value of four bytes, and one entry.
+    map[0] = 2 | 4 << 32;
+    map[1] = 4 | 1 << 32;
+    listener.hear_nothing(|| call(0, &map));
+}
+
+#[test]
+#[ignore = "root: loads LSM programs, which the lab's kernels take"]
+fn a_module_or_another_kernel_is_told_of_from_a_file_and_from_memory() {
+    let programs = Programs::new();
+    let (path, file) = some_file(&programs);
+    let (file, bytes) = (file.as_raw_fd(), [0_u8; LENGTH]);
+    let none = c"";
+    // None of these is loaded: what the file holds is no module and no kernel. The hook is passed before
+    // that is found out.
+    for (kind, part, from_file, from_memory) in [
+        (
+            EventType::MODULE_LOAD,
+            "ringfence_module_load",
+            libc::SYS_finit_module,
+            libc::SYS_init_module,
+        ),
+        (
+            EventType::KEXEC_LOAD,
+            "ringfence_kernel_load",
+            libc::SYS_kexec_file_load,
+            libc::SYS_kexec_load,
+        ),
+    ] {
+        let Some(mut listener) = Listener::to(kind, part) else { continue };
+        // SAFETY: descriptors and bytes of ours; kexec without an initramfs and a command line.
+        let (record, done) = listener.hear_one(|| unsafe {
+            if kind == EventType::MODULE_LOAD {
+                libc::syscall(from_file, file, none.as_ptr(), 0)
+            } else {
+                libc::syscall(from_file, file, -1, 1, none.as_ptr(), 4)
+            }
+        });
+        assert_eq!(done, -1);
+        assert_eq!(listener.number(&record, "from"), 1, "{}", kind.name());
+        assert_eq!(listener.text(&record, "file.path"), path.to_str().unwrap());
+        // SAFETY: as above; kexec of no segments unloads what is not there.
+        let (record, _) = listener.hear_one(|| unsafe {
+            if kind == EventType::MODULE_LOAD {
+                libc::syscall(from_memory, bytes.as_ptr(), LENGTH, none.as_ptr())
+            } else {
+                libc::syscall(from_memory, 0, 0, ptr::null::<u8>(), 0)
+            }
+        });
+        assert_eq!(listener.number(&record, "from"), 2, "{}", kind.name());
+        assert_eq!(listener.number(&record, "file.inode"), 0);
+        listener.hear_nothing(|| fs::read(&path).unwrap());
+    }
+}
+
+#[test]
+#[ignore = "root: unloads the module that RINGFENCE_MODULE names"]
+fn a_module_that_goes_is_told_of_with_its_name() {
+    let Ok(module) = std::env::var("RINGFENCE_MODULE") else {
+        eprintln!("not looked for: RINGFENCE_MODULE names no module");
+        return;
+    };
+    let mut hooks = Hooks::load().unwrap();
+    let mut client = Client::admit(&mut hooks, 0, LARGE, &[EventType::MODULE_UNLOAD]);
+    let name = std::ffi::CString::new(module.clone()).unwrap();
+    // SAFETY: a plain system call with a string.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), 0) }, 0);
+    client.read_until(|r| r.text("ringfence_module_unload.name") == module);
+}
