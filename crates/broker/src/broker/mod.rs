@@ -147,7 +147,7 @@ impl Broker {
         let now = self.now;
         if let Some(client) = &mut self.clients[slot.index()] {
             let limits = client.grant.demotion;
-            if client.demotion.pass(now, &limits) {
+            if client.demotion.pass(now, &limits) && client.session.is_some() {
                 effects.push(Effect::Tell { slot, notice: Notice::Restored });
             }
             while let Some(answer) = client.early.expired(now) {
