@@ -71,6 +71,8 @@ pub struct Broker {
     timers: [Time; SLOTS],
     /// The first of these.
     next_timer: Time,
+    /// How many sessions there were, of all clients.
+    sessions: u64,
 }
 
 /// Slots that have a client, from the highest altitude.
@@ -113,6 +115,7 @@ impl Broker {
             table: Table::default(),
             timers: [Time::NEVER; SLOTS],
             next_timer: Time::NEVER,
+            sessions: 0,
         }
     }
 
