@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (target, name, bytes) in corpus_of_formats::inputs()?.into_iter().chain(corpus_of_dumps::inputs()) {
         write(&corpus, target, name, &bytes)?;
     }
+    grants(&corpus)?;
     let mut count = 0;
     for entry in std::fs::read_dir(kernels).map_err(|error| format!("{kernels}: {error}"))? {
         let file = entry?.path().join("vmlinuz");
@@ -52,6 +53,19 @@ fn write(corpus: &Path, target: &str, name: &str, bytes: &[u8]) -> Result<(), Bo
     std::fs::create_dir_all(&directory)?;
     let file = directory.join(name);
     std::fs::write(&file, bytes).map_err(|error| format!("{}: {error}", file.display()).into())
+}
+
+/// Grants with all that can be wrong in one, as the tests have them.
+fn grants(corpus: &Path) -> Result<(), Box<dyn Error>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/broker/tests/grants");
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            write(corpus, "grant", &name, &std::fs::read(&path)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// The largest module that is an input, and how many of one kernel are.

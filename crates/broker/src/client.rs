@@ -60,8 +60,6 @@ pub struct Counts {
 pub(crate) struct Client {
     pub(crate) grant: Grant,
     pub(crate) session: Option<Session>,
-    /// How many sessions there were.
-    pub(crate) sessions: u64,
     /// As the kernel was last told.
     pub(crate) masks: Masks,
     plans: [Plan; EventSet::SIZE],
@@ -81,7 +79,6 @@ impl Client {
             cache: Cache::new(grant.limits.max_cached),
             grant,
             session: None,
-            sessions: 0,
             masks: Masks::default(),
             plans: [Plan::None; EventSet::SIZE],
             demotion: Demotion::default(),

@@ -304,9 +304,17 @@ fn a_grant_that_is_gone_takes_everything_with_it() {
     assert_eq!(world.outcome(id), Some(Outcome::Allow));
     // The slot is free for another, who is nothing like the one before.
     world.specs.push(Spec::new(5));
-    let admitted = world.set_grants();
+    let grants = world.grants();
+    let admitted = world.broker.set_grants(world.now, &grants, &[], &mut world.effects);
     assert_eq!(admitted.new[0].1, slot(0));
-    assert_eq!(world.broker.slot_of("com.example.c5"), Some(slot(0)));
+    world.sessions.push(first);
+    let opened = world.open(1, None).expect("a session");
+    assert_eq!(opened.id.slot, slot(0));
+    // In the name of whom the first cannot speak.
+    assert_ne!(opened.id, first);
+    let answer = Answer { event_id: id, verdict: DENY, cache: true };
+    let status = world.broker.answer(world.now, first, answer, &mut world.effects);
+    assert_eq!(status, Status::NoSession);
 }
 
 #[test]

@@ -57,6 +57,11 @@ enum Step {
         ask: bool,
     },
     Clear(usize),
+    /// Its grant goes, or comes back.
+    Grant {
+        client: usize,
+        granted: bool,
+    },
     Cancel {
         back: u64,
     },
@@ -83,7 +88,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, resume)| Step::Open { client, resume }),
         3 => (client.clone(), prop::bool::weighted(0.8))
             .prop_map(|(client, ask)| Step::Subscribe { client, ask }),
-        1 => client.prop_map(Step::Clear),
+        1 => client.clone().prop_map(Step::Clear),
+        2 => (client, prop::bool::weighted(0.7))
+            .prop_map(|(client, granted)| Step::Grant { client, granted }),
         1 => back.prop_map(|back| Step::Cancel { back }),
         4 => (prop_oneof![8 => 1..40_u64, 1 => 40..200_u64, 1 => 200..20_000_u64], any::<bool>())
             .prop_map(|(span, punctual)| Step::Wait { span, punctual }),
@@ -236,6 +243,15 @@ impl Storm {
             Step::Clear(_) => {
                 world.broker.clear_cache(session, &mut world.effects);
             }
+            Step::Grant { granted, .. } => {
+                let name = world.specs[own].name.clone();
+                if granted {
+                    world.revoked.remove(&name)
+                } else {
+                    world.revoked.insert(name)
+                };
+                world.set_grants();
+            }
             Step::Stale { back, .. } => {
                 let earlier = broker::session::SessionId { number: session.number + 1, ..session };
                 let answer = Answer { event_id: back, verdict: DENY, cache: true };
@@ -298,6 +314,7 @@ impl Storm {
             | Step::Close(client)
             | Step::Clear(client)
             | Step::Stale { client, .. }
+            | Step::Grant { client, .. }
             | Step::Open { client, .. }
             | Step::Subscribe { client, .. } => self.call(Call::Of(step, client)),
         }

@@ -166,6 +166,12 @@ impl Broker {
         Slot::all().find(|slot| self.client(*slot).is_some_and(is_it))
     }
 
+    /// What the client of a slot may do.
+    #[must_use]
+    pub fn grant(&self, slot: Slot) -> Option<&Grant> {
+        self.client(slot).map(|client| &client.grant)
+    }
+
     /// What this host can do.
     #[must_use]
     pub fn coverage(&self) -> &Coverage {

@@ -71,6 +71,8 @@ pub struct Broker {
     timers: [Time; SLOTS],
     /// The first of these.
     next_timer: Time,
+    /// How many sessions there were, of all clients.
+    sessions: u64,
 }
 
 /// Slots that have a client, from the highest altitude.
@@ -113,6 +115,7 @@ impl Broker {
             table: Table::default(),
             timers: [Time::NEVER; SLOTS],
             next_timer: Time::NEVER,
+            sessions: 0,
         }
     }
 
@@ -147,7 +150,7 @@ impl Broker {
         let now = self.now;
         if let Some(client) = &mut self.clients[slot.index()] {
             let limits = client.grant.demotion;
-            if client.demotion.pass(now, &limits) {
+            if client.demotion.pass(now, &limits) && client.session.is_some() {
                 effects.push(Effect::Tell { slot, notice: Notice::Restored });
             }
             while let Some(answer) = client.early.expired(now) {

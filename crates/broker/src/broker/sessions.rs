@@ -52,8 +52,8 @@ impl Broker {
         if open.resume.is_none() {
             client.end_session(slot, effects);
         }
-        client.sessions += 1;
-        let id = SessionId { slot, number: client.sessions };
+        self.sessions += 1;
+        let id = SessionId { slot, number: self.sessions };
         let scope = SessionScope::new(&client.grant.scope, open.process);
         let before = client.session.take();
         let resumed = before.is_some();

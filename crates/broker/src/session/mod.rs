@@ -24,12 +24,13 @@ use version::{NoCommonVersion, Version};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(pub [u8; 16]);
 
-/// One session. Calls that name an earlier one of the same client are refused.
+/// One session. Calls that name one that has ended are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionId {
     /// The place of its client.
     pub slot: Slot,
-    /// Counted for each client since the start of `ringfenced`; raised when it is resumed.
+    /// Counted since the start of `ringfenced`, of whichever client, so that whoever had the slot
+    /// before has no session in it; a new one when a session is resumed.
     pub number: u64,
 }
 

@@ -2,6 +2,7 @@
 //! A broker with clients, and a clock that a test turns.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use broker::event::{Class, ClassSet, EventType};
@@ -132,6 +133,9 @@ pub struct World {
     /// Of the calls since it was last taken.
     pub effects: Vec<Effect>,
     pub sessions: Vec<SessionId>,
+    /// Names of those that have no grant now.
+    pub revoked: BTreeSet<String>,
+    remembered: Vec<Remembered>,
     next_event: u64,
     tokens: u8,
 }
@@ -158,11 +162,12 @@ impl World {
             specs,
             now: Time(1_000_000_000),
             effects: Vec::new(),
+            revoked: BTreeSet::new(),
+            remembered,
             next_event: 1,
             tokens: 0,
         };
-        let grants = world.grants();
-        world.broker.set_grants(world.now, &grants, &remembered, &mut world.effects);
+        world.set_grants();
         world
     }
 
@@ -183,7 +188,8 @@ impl World {
     }
 
     pub fn grants(&self) -> Grants {
-        let files = self.specs.iter().map(|spec| (spec.name.clone(), spec.text())).collect();
+        let granted = self.specs.iter().filter(|spec| !self.revoked.contains(&spec.name));
+        let files = granted.map(|spec| (spec.name.clone(), spec.text())).collect();
         let (grants, errors) = Grants::load(files);
         assert_eq!(errors, []);
         grants
@@ -191,7 +197,7 @@ impl World {
 
     pub fn set_grants(&mut self) -> broker::Admitted {
         let grants = self.grants();
-        self.broker.set_grants(self.now, &grants, &[], &mut self.effects)
+        self.broker.set_grants(self.now, &grants, &self.remembered, &mut self.effects)
     }
 
     pub fn process(client: usize) -> ProcessKey {
