@@ -7,7 +7,9 @@ use probes::{FuseError, FuseOperation, FuseRequest};
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     match FuseRequest::parse(data) {
         Ok(FuseRequest { operation, .. }) => {
-            if let FuseOperation::Lookup { name } | FuseOperation::GetExtended { name, .. } = operation {
+            if let FuseOperation::Lookup { name } | FuseOperation::GetExtended { name, .. } =
+                operation
+            {
                 assert!(name.len() < data.len() && !name.contains(&0));
             }
         }

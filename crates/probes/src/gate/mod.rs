@@ -385,10 +385,9 @@ impl Gate {
         if is_ready(&self.timer) {
             self.look_again()?;
         }
-        if self.anchor.as_ref().is_some_and(|anchor| is_ready(&anchor.process)) {
+        if let Some(anchor) = self.anchor.take_if(|anchor| is_ready(&anchor.process)) {
             self.maps.disarm()?;
-            // Waited for, and its descriptor closed, which takes it from what is waited for.
-            self.anchor = None;
+            epoll::delete(&self.events, &anchor.process).map_err(failed)?;
         }
         if self.anchor.is_none() {
             self.start_anchor()?;
