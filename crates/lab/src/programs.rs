@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The programs that are tested in guests, and where they are on the host.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
@@ -14,8 +15,7 @@ use crate::kernels::repository;
 #[derive(Debug)]
 pub struct Programs {
     ringfence: PathBuf,
-    churn: OnceLock<Result<PathBuf, String>>,
-    gate: OnceLock<Result<PathBuf, String>>,
+    built: Mutex<HashMap<String, PathBuf>>,
 }
 
 impl Programs {
@@ -25,7 +25,7 @@ impl Programs {
     /// When there is none.
     pub fn new(ringfence: &Path) -> anyhow::Result<Self> {
         ensure!(ringfence.is_file(), "{} is not there; `make build` makes it", ringfence.display());
-        Ok(Self { ringfence: ringfence.to_owned(), churn: OnceLock::new(), gate: OnceLock::new() })
+        Ok(Self { ringfence: ringfence.to_owned(), built: Mutex::default() })
     }
 
     /// The ringfence command, optimised.
@@ -34,26 +34,31 @@ impl Programs {
         &self.ringfence
     }
 
-    /// The test watch_churn of the command, which is built if it is not.
+    /// A program of tests of this workspace by the name of its file, which is built if it is not.
     ///
     /// # Errors
     /// When it cannot be built.
-    pub fn watch_churn(&self) -> anyhow::Result<&Path> {
-        let built = self.churn.get_or_init(|| {
-            build(&["test", "--no-run", "--test"], "watch_churn").map_err(|e| format!("{e:#}"))
-        });
-        built.as_deref().map_err(|error: &String| anyhow::anyhow!("{error}"))
+    pub fn test(&self, name: &str) -> anyhow::Result<PathBuf> {
+        self.built(&["test", "--no-run", "--test"], name)
     }
 
-    /// The example gate_trial of probes, which is built if it is not.
+    /// An example of this workspace, which is built if it is not.
     ///
     /// # Errors
     /// When it cannot be built.
-    pub fn gate_trial(&self) -> anyhow::Result<&Path> {
-        let built = self.gate.get_or_init(|| {
-            build(&["build", "--example"], "gate_trial").map_err(|e| format!("{e:#}"))
-        });
-        built.as_deref().map_err(|error: &String| anyhow::anyhow!("{error}"))
+    pub fn example(&self, name: &str) -> anyhow::Result<PathBuf> {
+        self.built(&["build", "--example"], name)
+    }
+
+    fn built(&self, kind: &[&str], name: &str) -> anyhow::Result<PathBuf> {
+        // One builds, others wait for it.
+        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = built.get(name) {
+            return Ok(path.clone());
+        }
+        let path = build(kind, name)?;
+        built.insert(name.to_owned(), path.clone());
+        Ok(path)
     }
 }
 

@@ -236,14 +236,8 @@ enum Tryout {
 fn attach(tryout: Tryout) -> Result<Tried, ProbeError> {
     let lsm = tryout == Tryout::Lsm;
     let what = if lsm { "attaching a BPF LSM program" } else { "attaching an fentry program" };
-    if lsm && !system_file("/sys/kernel/security/lsm").is_ok_and(|list| has_bpf(&list)) {
-        return Err(ProbeError::Unsupported {
-            what,
-            lacking:
-                "bpf is not in its list of security modules; boot with lsm=…,bpf (the present \
-                      list is in /sys/kernel/security/lsm)"
-                    .into(),
-        });
+    if lsm {
+        lsm_programs_are_called()?;
     }
     let mut storage = MaybeUninit::uninit();
     object::with_libbpf(what, || {
@@ -261,6 +255,21 @@ fn attach(tryout: Tryout) -> Result<Tried, ProbeError> {
 /// Whether LSM programs can be attached; what is tried is undone.
 pub(crate) fn can_attach_lsm() -> Result<(), ProbeError> {
     attach(Tryout::Lsm).map(|_| ())
+}
+
+/// Whether this kernel calls LSM programs at all. One that does not lets them be loaded and attached
+/// all the same.
+pub(crate) fn lsm_programs_are_called() -> Result<(), ProbeError> {
+    if system_file("/sys/kernel/security/lsm").is_ok_and(|list| has_bpf(&list)) {
+        return Ok(());
+    }
+    Err(ProbeError::Unsupported {
+        what: "attaching a BPF LSM program",
+        lacking:
+            "bpf is not in its list of security modules; boot with lsm=…,bpf (the present list is \
+             in /sys/kernel/security/lsm)"
+                .into(),
+    })
 }
 
 fn has_bpf(list: &str) -> bool {

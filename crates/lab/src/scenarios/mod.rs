@@ -12,6 +12,7 @@ mod attacks_outside;
 mod boots;
 mod check;
 mod churn;
+mod events;
 mod gate;
 mod matrix;
 mod modules;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Scenario> {
         attacks::SCENARIO,
         attacks_outside::SCENARIO,
         mutations::SCENARIO,
+        events::SCENARIO,
         watch_churn::SCENARIO,
         churn::SCENARIO,
         gate::SCENARIO,
@@ -48,6 +50,7 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         "attacks-outside" => 110,
         "outside" => 45,
         "churn" => 120,
+        "events" => 120,
         "watch-churn" => 40,
         "modules" => 35,
         "mutations" => 30,

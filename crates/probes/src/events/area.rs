@@ -9,6 +9,7 @@ use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
 use super::shared::{BUFFERS_EACH, BUFFERS_MOST};
 use super::types::{EventType, HOOKS, Hook, Mechanism};
 use crate::error::ProbeError;
+use crate::features::lsm_programs_are_called;
 use crate::object::{self, Kind, Own};
 
 const WHAT: &str = "loading the programs of events";
@@ -68,9 +69,9 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    /// Loads what this kernel takes. That some programs are refused is no failure; that the maps
-    /// are is one.
-    pub(super) fn load() -> Result<Self, ProbeError> {
+    /// Loads what this kernel takes of the programs for these types. That some are refused is no
+    /// failure; that the maps are is one.
+    pub(super) fn load(types: u64) -> Result<Self, ProbeError> {
         let clients = object::with_libbpf(WHAT, || {
             let mut open = open(CLIENTS)?;
             for mut map in open.maps_mut() {
@@ -92,8 +93,8 @@ impl Objects {
         }
         objects.keep(clients)?;
         for area in AREAS {
-            for mechanism in Mechanism::TELLING {
-                objects.load_area(*area, mechanism)?;
+            for mechanism in Mechanism::ALL {
+                objects.load_area(*area, mechanism, types)?;
             }
         }
         objects.try_attaching();
@@ -103,14 +104,28 @@ impl Objects {
     /// Loads the programs of an area that are of one mechanism: all at once, or where that is refused
     /// each by itself, so that those that this kernel takes are there and the reason for each other is
     /// known.
-    fn load_area(&mut self, area: (&str, &[u8]), mechanism: Mechanism) -> Result<(), ProbeError> {
-        let here = |hook: &&Hook| hook.area == area.0 && hook.mechanism == mechanism;
+    fn load_area(
+        &mut self,
+        area: (&str, &[u8]),
+        mechanism: Mechanism,
+        types: u64,
+    ) -> Result<(), ProbeError> {
+        let here = |hook: &&Hook| {
+            let asked = hook.types.iter().any(|kind| kind.bit() & types != 0);
+            asked && hook.area == area.0 && hook.mechanism == mechanism
+        };
         let hooks: Vec<&Hook> = HOOKS.iter().filter(here).collect();
         if hooks.is_empty() {
             return Ok(());
         }
         let refused =
             |hook, error: &ProbeError| Program { hook, state: State::Refused(error.to_string()) };
+        if mechanism != Mechanism::Tracepoint
+            && let Err(error) = lsm_programs_are_called()
+        {
+            self.programs.extend(hooks.into_iter().map(|hook| refused(hook, &error)));
+            return Ok(());
+        }
         match self.load_some(area, &hooks) {
             Ok(object) => return self.add(object, &hooks),
             // Not for what a program does, but because nobody may load such ones.
@@ -198,7 +213,7 @@ impl Objects {
     /// By which mechanism a type is told of: the best whose programs are all there. Where there is
     /// none, why the last one is not.
     pub(super) fn mechanism(&self, kind: EventType) -> Result<Mechanism, String> {
-        let mut reason = "no program tells of it".to_owned();
+        let mut reason = "its programs were not to be loaded".to_owned();
         for mechanism in Mechanism::TELLING {
             match self.served_by(kind, mechanism) {
                 Some(Ok(())) => return Ok(mechanism),
@@ -223,16 +238,22 @@ impl Objects {
         Some(programs.try_for_each(Program::refused))
     }
 
-    /// Attaches the LSM programs and detaches them again: some kernels load them and then do not let
-    /// them be attached, as when bpf is not among the active security modules.
+    /// Attaches one LSM program and detaches it again: what holds for it holds for all. Each waits for
+    /// all tasks of the machine, so not all are tried.
     fn try_attaching(&mut self) {
-        for program in &mut self.programs {
-            let State::Loaded { object, .. } = &program.state else { continue };
-            if program.hook.mechanism == Mechanism::Tracepoint {
-                continue;
-            }
-            if let Err(error) = attach(&self.loaded, *object, program.hook) {
-                program.state = State::Refused(error.to_string());
+        let is_lsm = |program: &&Program| {
+            program.hook.mechanism == Mechanism::Lsm && program.refused().is_ok()
+        };
+        let Some(Program { hook, state: State::Loaded { object, .. } }) =
+            self.programs.iter().find(is_lsm)
+        else {
+            return;
+        };
+        if let Err(error) = attach(&self.loaded, *object, hook) {
+            for program in &mut self.programs {
+                if program.hook.mechanism != Mechanism::Tracepoint {
+                    program.state = State::Refused(error.to_string());
+                }
             }
         }
     }

@@ -134,7 +134,16 @@ impl Hooks {
     /// 5.8) or `bpf_loop` (before 5.17). That single events cannot be had is no error: see
     /// [`Hooks::coverage`].
     pub fn load() -> Result<Self, ProbeError> {
-        let objects = Objects::load()?;
+        Self::load_for(u64::MAX)
+    }
+
+    /// Loads the programs for these types only, which takes less time: each is looked through by the
+    /// kernel and compiled. The others count as unavailable.
+    ///
+    /// # Errors
+    /// See [`Hooks::load`].
+    pub fn load_for(types: u64) -> Result<Self, ProbeError> {
+        let objects = Objects::load(types)?;
         let mut state = State::map(objects.map("state")?.as_fd())?;
         state.begin(&initial_state(false)?);
         let made =

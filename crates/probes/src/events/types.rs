@@ -105,6 +105,8 @@ pub enum Mechanism {
 }
 
 impl Mechanism {
+    /// All.
+    pub(super) const ALL: [Self; 3] = [Self::Lsm, Self::Tracepoint, Self::Gate];
     /// Those that tell, the best first.
     pub(super) const TELLING: [Self; 2] = [Self::Lsm, Self::Tracepoint];
 }

@@ -25,6 +25,12 @@ pub(crate) const LARGE: u32 = 8 << 20;
 /// Long enough on any machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
+/// The programs of processes: others would take time in each test.
+pub(crate) fn process_hooks() -> Hooks {
+    let types = [EXEC, FORK, EXIT, SIGNAL, THREAD];
+    Hooks::load_for(types.iter().fold(0, |set, kind| set | kind.bit())).unwrap()
+}
+
 /// A client, and how it reads.
 pub(crate) struct Client {
     pub(crate) slot: u32,
