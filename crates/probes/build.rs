@@ -9,6 +9,9 @@ use libbpf_cargo::SkeletonBuilder;
 /// One skeleton per area: `<area>.bpf.c` becomes `<area>.skel.rs`.
 const AREAS: [&str; 4] = ["features", "kernel_reader", "module_events", "views"];
 
+/// Objects without a skeleton, because what is in their maps is made at run time.
+const RULES: [&str; 2] = ["rules", "rules_trial"];
+
 fn main() {
     let output = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets this"));
@@ -16,8 +19,12 @@ fn main() {
     for area in AREAS {
         build(&sources, area, &output);
     }
+    for area in RULES {
+        build(&sources, area, &output);
+    }
     // The folder as a whole: headers in lib/ are part of every object.
     println!("cargo:rerun-if-changed={}", sources.display());
+    println!("cargo:rerun-if-changed={}", root.join("../../api/ringfence.h").display());
 }
 
 fn build(sources: &Path, area: &str, output: &Path) {
