@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Inputs in the formats that hold no kernel image: saved memory, perf records, the head of a core
-//! file, a sealed baseline without its digest (the target adds that).
+//! file, a sealed baseline without its digest (the target adds that), rules and collections.
 
 use std::error::Error;
 use std::ops::ControlFlow;
@@ -22,8 +22,35 @@ pub fn inputs() -> Result<Vec<(&'static str, &'static str, Vec<u8>)>, Box<dyn Er
         ("fuse_request", "init", fuse_request(26, &[7, 0, 0, 0, 45, 0, 0, 0])),
         ("fuse_request", "interrupt", fuse_request(36, &[9; 8])),
         ("fanotify_events", "two", [fanotify_event(), fanotify_event()].concat()),
+        ("rules", "toml", RULES_IN_TOML.into()),
+        ("rules", "json", RULES_IN_JSON.into()),
+        ("rules", "digests", format!("sha256:{} /usr/bin/true\n", "0a".repeat(32)).into()),
     ])
 }
+
+const RULES_IN_TOML: &[u8] = br#"
+[[rule]]
+id = 1
+event = ["process_trace", "process_signal"]
+action = "deny"
+error = "EACCES"
+actor = { uid = [0, 1000], path = "/usr/bin", descendant_of = { pid = 1, start = "2" } }
+target.executable = { device = "8:1", inode = 3, version = 4 }
+target.digest_in = ["bad", "worse"]
+
+[[rule]]
+id = 2
+event = "memory_protect"
+action = "notify"
+dry_run = true
+protection.all = ["write", "exec"]
+before.any = 0x2
+file.is = ["memfd", "deleted"]
+record = "truncated"
+"#;
+
+const RULES_IN_JSON: &[u8] = br#"{"rule": [{"id": 3, "event": "module_load", "action": "deny",
+ "name": "evil", "from": "memory", "file": {"path_unknown": true}, "actor": {"cgroup": 5}}]}"#;
 
 /// Memory that repeats its addresses' lowest byte, with a hole.
 struct Pattern;

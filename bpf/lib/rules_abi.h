@@ -21,6 +21,8 @@
 #define RINGFENCE_RULES_ABI_H
 
 #define RULES_VERSION 1
+/* Bytes of a cell. */
+#define RULES_CELL 64
 /* Clients are slots, 0 to 63. */
 #define RULES_CLIENTS 64
 /* Of each client. */
@@ -41,10 +43,6 @@
 #define RULES_LEVELS 64
 /* Longest name, in bytes: what fits into a condition. */
 #define RULES_NAME 56
-
-struct rules_cell {
-	__u64 words[8];
-};
 
 struct rules_set {
 	/* RULES_VERSION */
@@ -209,6 +207,17 @@ struct rules_lineage {
 	__u64 ancestors;
 	/* Bits by number of the root that its process is. */
 	__u64 roots;
+};
+
+/* Which root all tasks are to be marked with, in the map rules_marking. */
+struct rules_marking {
+	__u32 pid;
+	/* Its number. */
+	__u32 root;
+	__u64 start;
+	/* 1: its bit is to be taken away instead. */
+	__u32 clear;
+	__u32 reserved;
 };
 
 #endif

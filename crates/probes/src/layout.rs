@@ -25,9 +25,9 @@ use crate::window::{Call, REQUESTS, Request, WINDOW};
 
 /// A structure as one side has it: its size, and the offset of each field in order.
 #[derive(Debug, PartialEq, Eq)]
-struct Layout {
-    size: usize,
-    fields: Vec<(String, usize)>,
+pub(crate) struct Layout {
+    pub(crate) size: usize,
+    pub(crate) fields: Vec<(String, usize)>,
 }
 
 macro_rules! rust_layout {
@@ -53,7 +53,7 @@ fn object(area: &str) -> PathBuf {
     PathBuf::from(env!("OUT_DIR")).join(format!("{area}.bpf.o"))
 }
 
-fn c_layout(area: &str, name: &str) -> Layout {
+pub(crate) fn c_layout(area: &str, name: &str) -> Layout {
     let btf = Btf::from_path(object(area)).unwrap();
     let found = btf.type_by_name::<Struct<'_>>(name).unwrap();
     let fields = found.iter().map(|member| {

@@ -246,3 +246,6 @@ fn seen(condition: &Condition, record: &Record<'_>, context: &Context) -> String
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Random rule sets and records out of a small world, so that rules often match.
+#![allow(dead_code, reason = "each of the tests that share it uses a part")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

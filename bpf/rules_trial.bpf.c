@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Decides by rules on a record that the caller wrote into a map: how lib/rules.h is tested and
+ * measured (crates/probes/src/rules/trial.rs).
+ */
+#include "lib/kernel_types.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "../api/ringfence.h"
+#include "lib/rules.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* The context of a call. */
+struct trial_call {
+	/* How often it is decided. */
+	__u32 times;
+	/* What rules_decide() gave the last time. */
+	__u32 error;
+	/* The process that calls, and its parent. */
+	struct ringfence_process_key process;
+	struct ringfence_process_key parent;
+};
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+/* include/linux/sched.h */
+struct task_struct___trial {
+	int tgid;
+	struct task_struct___trial *real_parent;
+	struct task_struct___trial *group_leader;
+	__u64 start_boottime;
+};
+
+#pragma clang attribute pop
+
+struct trial_buffer {
+	struct rules_work work;
+	struct rules_record record;
+};
+
+struct {
+	__uint(type, RULES_MAP_ARRAY);
+	__uint(map_flags, RULES_MAP_MMAPABLE);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, struct trial_buffer);
+} trial_buffers SEC(".maps");
+
+struct trial_context {
+	__u32 type;
+	__u32 buffer;
+	__u32 error;
+};
+
+static long trial_once(__u32 index, struct trial_context *context)
+{
+	__u32 buffer = context->buffer;
+	struct trial_buffer *trial = bpf_map_lookup_elem(&trial_buffers, &buffer);
+
+	if (!trial)
+		return 1;
+	context->error = rules_decide(&trial->record, &trial->work, context->type);
+	return 0;
+}
+
+/* Types and flags of the record are as its header has them; lineage and observed are set. */
+SEC("syscall")
+int rules_trial(struct trial_call *call)
+{
+	struct trial_context context = {};
+	struct trial_buffer *trial;
+	__u32 first = 0;
+
+	trial = bpf_map_lookup_elem(&trial_buffers, &first);
+	if (!trial)
+		return 1;
+	context.type = ((struct ringfence_header *)&trial->record)->type;
+	bpf_loop(call->times, trial_once, &context, 0);
+	call->error = context.error;
+	return 0;
+}
+
+/* Puts what the calling task descends from into the buffer, and says which process it is of. */
+SEC("syscall")
+int rules_descent_trial(struct trial_call *call)
+{
+	struct task_struct___trial *task;
+	struct trial_buffer *trial;
+	__u32 first = 0;
+
+	trial = bpf_map_lookup_elem(&trial_buffers, &first);
+	if (!trial)
+		return 1;
+	rules_descent(&trial->work);
+	task = (void *)bpf_get_current_task_btf();
+	call->process.pid = BPF_CORE_READ(task, tgid);
+	call->process.start = BPF_CORE_READ(task, group_leader, start_boottime);
+	task = BPF_CORE_READ(task, real_parent);
+	call->parent.pid = BPF_CORE_READ(task, tgid);
+	call->parent.start = BPF_CORE_READ(task, group_leader, start_boottime);
+	return 0;
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Processes whose descendants are told apart: their numbers, and the marks of tasks.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::fd::AsFd;
+
+use libbpf_rs::{Iter, Link, Object};
+use rules::abi;
+use rules::model::ProcessKey;
+
+use crate::error::ProbeError;
+use crate::mapping::Mapping;
+use crate::object::{self, Kind, Own};
+
+use super::error::RulesError;
+use super::handle;
+
+/// `struct rules_marking` of bpf/lib/rules_abi.h.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(super) struct Marking {
+    pub(super) pid: u32,
+    pub(super) root: u32,
+    pub(super) start: u64,
+    pub(super) clear: u32,
+    pub(super) reserved: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Lineage {
+    /// Marks new tasks as long as it is there.
+    _inherit: Link,
+    mark: Link,
+    marking: Mapping,
+    roots: BTreeMap<ProcessKey, Root>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Root {
+    number: u32,
+    /// Slots of the clients whose rules ask for it.
+    clients: u64,
+}
+
+impl Lineage {
+    /// Attaches the programs of the object, which has been loaded.
+    pub(super) fn attach(object: Object, own: &mut Own) -> Result<Self, ProbeError> {
+        let marking = handle(&object, "rules_marking")?;
+        own.add(Kind::Map, marking.as_fd())?;
+        let length = size_of::<Marking>();
+        let marking = Mapping::new(marking.as_fd(), length, true).map_err(|error| {
+            ProbeError::Failed { what: "mapping a map of the rules", reason: error.to_string() }
+        })?;
+        let mut attached = BTreeMap::new();
+        for program in object.progs_mut() {
+            own.add(Kind::Program, program.as_fd())?;
+            let what = "attaching the programs that mark descendants";
+            let link = object::with_libbpf(what, || program.attach())?;
+            own.add(Kind::Link, link.as_fd())?;
+            attached.insert(program.name().to_string_lossy().into_owned(), link);
+        }
+        let missing = |name: &str| ProbeError::Failed {
+            what: "attaching the programs that mark descendants",
+            reason: format!("the object has no program {name}"),
+        };
+        Ok(Self {
+            _inherit: attached.remove("rules_inherit").ok_or_else(|| missing("rules_inherit"))?,
+            mark: attached.remove("rules_mark").ok_or_else(|| missing("rules_mark"))?,
+            marking,
+            roots: BTreeMap::new(),
+        })
+    }
+
+    /// The number of a root.
+    pub(super) fn root(&self, key: ProcessKey) -> Option<u32> {
+        self.roots.get(&key).map(|root| root.number)
+    }
+
+    /// Numbers for these roots and this client, besides those it has; new ones are marked.
+    pub(super) fn take(
+        &mut self,
+        keys: &[ProcessKey],
+        slot: u32,
+    ) -> Result<BTreeMap<ProcessKey, u32>, RulesError> {
+        let mut numbers = BTreeMap::new();
+        for key in keys {
+            let number = match self.roots.get_mut(key) {
+                Some(root) => {
+                    root.clients |= 1 << slot;
+                    root.number
+                }
+                None => self.add(*key, slot)?,
+            };
+            numbers.insert(*key, number);
+        }
+        Ok(numbers)
+    }
+
+    fn add(&mut self, key: ProcessKey, slot: u32) -> Result<u32, RulesError> {
+        let used = self.roots.values().fold(0u64, |used, root| used | 1 << root.number);
+        let number = used.trailing_ones();
+        if number as usize >= abi::ROOTS {
+            return Err(RulesError::TooManyRoots);
+        }
+        self.roots.insert(key, Root { number, clients: 1 << slot });
+        let marking =
+            Marking { pid: key.pid, root: number, start: key.start, ..Marking::default() };
+        // Twice: what is made meanwhile has the mark that its parent had.
+        self.walk(marking)?;
+        self.walk(marking)?;
+        Ok(number)
+    }
+
+    /// Leaves a client with these roots only; those that nobody asks for are forgotten.
+    pub(super) fn keep(&mut self, keys: &[ProcessKey], slot: u32) -> Result<(), ProbeError> {
+        for (key, root) in &mut self.roots {
+            if !keys.contains(key) {
+                root.clients &= !(1 << slot);
+            }
+        }
+        let unused: Vec<_> = self
+            .roots
+            .iter()
+            .filter(|(_, root)| root.clients == 0)
+            .map(|(k, r)| (*k, *r))
+            .collect();
+        for (key, root) in unused {
+            // The number is free again when nobody has its mark, also not by inheritance meanwhile.
+            let marking = Marking { root: root.number, clear: 1, ..Marking::default() };
+            self.walk(marking)?;
+            self.walk(marking)?;
+            self.roots.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// Goes through all tasks.
+    fn walk(&mut self, marking: Marking) -> Result<(), ProbeError> {
+        // SAFETY: the mapping holds one of them, page-aligned; programs read it only during the walk
+        // below, which needs `self` unshared.
+        unsafe { self.marking.start().cast::<Marking>().as_ptr().write_volatile(marking) };
+        let what = "marking descendants";
+        let mut iterator = object::with_libbpf(what, || Iter::new(&self.mark))?;
+        let mut nothing = Vec::new();
+        let read = iterator.read_to_end(&mut nothing);
+        read.map_err(|error| ProbeError::Failed { what, reason: error.to_string() })?;
+        Ok(())
+    }
+}
