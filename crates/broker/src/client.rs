@@ -104,11 +104,10 @@ impl Client {
     /// What it has to say of a question. Changes only which of its cached verdicts was used last.
     pub(crate) fn look(&mut self, question: &Question, now: Time) -> Look {
         let waits_itself = |session: &Session| session.process == question.process;
-        if self.session.as_ref().is_some_and(waits_itself) {
-            return Look::Known(Verdict::Allow, Why::OwnProcess);
-        }
+        let own = self.session.as_ref().is_some_and(waits_itself);
         let limit = match self.plans[question.event.index()] {
             Plan::None => return Look::None,
+            _ if own => return Look::Known(Verdict::Allow, Why::OwnProcess),
             Plan::Instead(verdict, why) => return Look::Known(verdict, why),
             Plan::Ask(limit) => limit,
         };

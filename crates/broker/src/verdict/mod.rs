@@ -98,7 +98,7 @@ pub enum Outcome {
         /// 1 to [`ERROR_MAX`].
         error: u16,
     },
-    /// Nobody waits any more.
+    /// Nobody waits any more; whatever the task is told, it does not come to do what it wanted.
     Cancelled,
 }
 
