@@ -66,12 +66,25 @@ impl Listener {
     }
 
     /// The one record that is told.
+    #[track_caller]
     fn hear_one<T>(&mut self, what: impl FnOnce() -> T) -> (Record, T) {
         let (mut heard, done) = self.hear(what);
         assert_eq!(heard.len(), 1, "{heard:?}");
         (heard.remove(0), done)
     }
 
+    /// The one record that is told of a subject, with some fields that it must have.
+    #[track_caller]
+    fn hear_of(&mut self, subject: &Subject, fields: &[(&str, u64)], what: impl FnOnce()) {
+        let (record, ()) = self.hear_one(what);
+        for (field, expected) in fields {
+            assert_eq!(self.number(&record, field), *expected, "{field}");
+        }
+        assert_eq!(self.number(&record, "target.pid"), u64::from(subject.0.id()));
+        assert!(!self.text(&record, "executable.path").is_empty());
+    }
+
+    #[track_caller]
     fn hear_nothing<T>(&mut self, what: impl FnOnce() -> T) -> T {
         let (heard, done) = self.hear(what);
         assert!(heard.is_empty(), "{heard:?}");
@@ -324,24 +337,18 @@ fn who_looks_into_a_process_or_takes_hold_of_it_is_told_of() {
     let kind = EventType::PROCESS_TRACE;
     let Some(mut listener) = Listener::to(kind, "ringfence_process_trace") else { return };
     let subject = Subject::start();
-    let expect = |listener: &mut Listener, access: u64, what: &dyn Fn()| {
-        let (record, ()) = listener.hear_one(what);
-        assert_eq!(listener.number(&record, "access"), access);
-        assert_eq!(listener.number(&record, "target.pid"), u64::from(subject.0.id()));
-        assert!(!listener.text(&record, "executable.path").is_empty());
-    };
-    expect(&mut listener, hold, &|| subject.seize());
-    expect(&mut listener, look, &|| {
+    listener.hear_of(&subject, &[("access", hold)], || subject.seize());
+    listener.hear_of(&subject, &[("access", look)], || {
         fs::read(subject.proc("environ")).unwrap();
     });
-    expect(&mut listener, hold, &|| {
+    listener.hear_of(&subject, &[("access", hold)], || {
         File::open(subject.proc("mem")).unwrap();
     });
-    expect(&mut listener, hold, &|| {
+    listener.hear_of(&subject, &[("access", hold)], || {
         subject.vm(libc::SYS_process_vm_readv);
     });
     let pidfd = subject.pidfd();
-    expect(&mut listener, hold, &|| assert!(subject.get_fd(&pidfd) >= 0));
+    listener.hear_of(&subject, &[("access", hold)], || assert!(subject.get_fd(&pidfd) >= 0));
     listener.hear_nothing(|| fs::read("/proc/self/environ").unwrap());
     listener.hear_nothing(|| fs::read(subject.proc("comm")).unwrap());
 
@@ -378,24 +385,18 @@ fn the_memory_of_another_process_is_reached_by_four_ways_that_are_told_apart() {
     let subject = Subject::start();
     let (read, write, either) = (1, 2, 3);
     let [by_ptrace, by_mem, by_vm, by_madvise] = [1, 2, 3, 4];
-    let expect = |listener: &mut Listener, access: u64, by: u64, what: &dyn Fn()| {
-        let (record, ()) = listener.hear_one(what);
-        let seen = (listener.number(&record, "access"), listener.number(&record, "by"));
-        assert_eq!(seen, (access, by));
-        assert_eq!(listener.number(&record, "target.pid"), u64::from(subject.0.id()));
-    };
-    expect(&mut listener, either, by_ptrace, &|| subject.seize());
-    expect(&mut listener, either, by_mem, &|| {
+    listener.hear_of(&subject, &[("access", either), ("by", by_ptrace)], || subject.seize());
+    listener.hear_of(&subject, &[("access", either), ("by", by_mem)], || {
         File::open(subject.proc("mem")).unwrap();
     });
-    expect(&mut listener, read, by_vm, &|| {
+    listener.hear_of(&subject, &[("access", read), ("by", by_vm)], || {
         subject.vm(libc::SYS_process_vm_readv);
     });
-    expect(&mut listener, write, by_vm, &|| {
+    listener.hear_of(&subject, &[("access", write), ("by", by_vm)], || {
         subject.vm(libc::SYS_process_vm_writev);
     });
     let pidfd = subject.pidfd();
-    expect(&mut listener, write, by_madvise, &|| {
+    listener.hear_of(&subject, &[("access", write), ("by", by_madvise)], || {
         let nothing = libc::iovec { iov_base: ptr::null_mut(), iov_len: LENGTH };
         let (pidfd, cold) = (pidfd.as_raw_fd(), 20);
         // SAFETY: advice about memory of a child of ours.
@@ -437,7 +438,9 @@ fn credentials_that_change_are_told_of_with_what_they_were_and_will_be() {
 
     fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
     let (_, pid) = listener.hear(|| as_nobody(&program));
-    assert_eq!(changes(&listener, pid), [(setgid, 0), (setuid, 65534), (exec, 0)]);
+    // A program that is many gives back at once what it does not need.
+    let expected = [(setgid, 0), (setuid, 65534), (exec, 0)];
+    assert!(changes(&listener, pid).starts_with(&expected), "{:?}", changes(&listener, pid));
 
     // Who is what he asks to be changes nothing.
     // SAFETY: plain system calls.
@@ -493,6 +496,9 @@ fn a_bpf_program_that_is_loaded_is_told_of_with_its_name_and_a_map_is_not() {
 fn a_module_or_another_kernel_is_told_of_from_a_file_and_from_memory() {
     let programs = Programs::new();
     let (path, file) = some_file(&programs);
+    // What is open for writing cannot be loaded.
+    drop(file);
+    let file = File::open(&path).unwrap();
     let (file, bytes) = (file.as_raw_fd(), [0_u8; LENGTH]);
     let none = c"";
     // None of these is loaded: what the file holds is no module and no kernel. The hook is passed before
