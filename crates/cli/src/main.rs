@@ -7,7 +7,10 @@
 mod baseline;
 mod bench;
 mod check;
+mod clients;
 mod clock;
+mod control;
+mod coverage;
 mod doctor;
 mod documentation;
 mod explain;
@@ -22,6 +25,7 @@ mod save;
 mod schema;
 mod screen;
 mod signals;
+mod status;
 mod store;
 mod watch;
 
@@ -47,6 +51,8 @@ enum Subcommands {
     Watch(watch::Arguments),
     Explain(explain::Arguments),
     Doctor(doctor::Arguments),
+    Status(status::Arguments),
+    Clients(clients::Arguments),
     Image(image::Arguments),
     Save(save::Arguments),
     Bench(bench::Arguments),
@@ -69,6 +75,8 @@ fn main() -> ExitCode {
         Subcommands::Watch(arguments) => watch::run(&arguments),
         Subcommands::Explain(arguments) => explain::run(&arguments),
         Subcommands::Doctor(arguments) => doctor::run(&arguments),
+        Subcommands::Status(arguments) => status::run(&arguments),
+        Subcommands::Clients(arguments) => clients::run(&arguments),
         Subcommands::Image(arguments) => image::run(&arguments),
         Subcommands::Save(arguments) => save::run(&arguments),
         Subcommands::Bench(arguments) => bench::run(&arguments),
