@@ -29,8 +29,8 @@ deps-lab: ## Install what the tests and the lab need besides, if it is missing.
 	@tools/install-dependencies $(PACKAGES) $(LAB_PACKAGES)
 
 .PHONY: build
-build: deps ## Build the ringfence command, optimised.
-	$(CARGO) build --release --locked --package ringfence-cli
+build: deps ## Build ringfence and ringfenced, optimised.
+	$(CARGO) build --release --locked --package ringfence-cli --package daemon
 
 .PHONY: run
 run: build ## Check the kernel that this machine runs on; then, on a terminal, go on watching it.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Lets only programs run that are on a list: `allow-list LIST [SOCKET]`. All others fail with EPERM.
-//! Its grant is named `allow-list` and has process_exec with the class ask.
+//! Its grant (examples/grants/allow-list.toml) has process_exec with the class ask.
 //!
 //! A line of the list is a path, as the kernel has it, or `verity:` and the fs-verity digest of a file
 //! in hexadecimal. Lines that are empty or begin with # are left out.
@@ -19,7 +19,7 @@ fn main() -> anyhow::Result<()> {
     let list = arguments.next().context("usage: allow-list LIST [SOCKET]")?;
     let socket = arguments.next().map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
     let allowed = Allowed::read(Path::new(&list))?;
-    let mut session = Session::open_at(&socket, "allow-list", None)?;
+    let mut session = Session::open_at(&socket, "org.example.allow-list", None)?;
     session.subscribe(&[EventClasses::new(EventType::ProcessExec, [Class::Ask])])?;
     let mut events = session.events();
     loop {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Prints each program that is executed: `observer [SOCKET]`. Its grant is named `observer` and has
+//! Prints each program that is executed: `observer [SOCKET]`. Its grant (examples/grants/observer.toml) has
 //! process_exec with the class notify.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use sdk::{EventClasses, RingError, SOCKET, Session, SessionError};
 fn main() -> anyhow::Result<()> {
     let socket = std::env::args_os().nth(1).map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
     let users = users();
-    let mut session = Session::open_at(&socket, "observer", None)?;
+    let mut session = Session::open_at(&socket, "org.example.observer", None)?;
     session.subscribe(&[EventClasses::new(EventType::ProcessExec, [Class::Notify])])?;
     let mut events = session.events();
     let mut output = std::io::stdout().lock();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `ringfence doctor`: what this host can do for the guard, and why not where it cannot; what each
-//! check needs and what it does not see. Works without root, and then says what root would give.
+//! `ringfence doctor`: what this host can do for the guard and the security API, and why not where it
+//! cannot; what each check needs and what it does not see. Works without root, and then says what root
+//! would give.
 
 use clap::Args;
 use guard::{About, Guard, Pace};
@@ -8,6 +9,7 @@ use probes::{Feature, FeatureState};
 use serde::Serialize;
 
 use crate::Ending;
+use crate::coverage::{self, Row};
 use crate::screen::{Output, Style, Tone, wrap};
 
 /// What this host can do and why not, and what each check needs and does not see
@@ -31,12 +33,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         .map(|check| CheckJson { name: check.name(), pace: check.pace(), about: check.about() })
         .collect();
     let works = can_check(&features);
+    let events = coverage::events();
     let text = if arguments.json {
         let features = features.iter().map(FeatureJson::of).collect();
-        let all = Json { can_check: works, features, checks };
+        let (events, events_unknown) = match events {
+            Ok(events) => (Some(events), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        let all = Json { can_check: works, features, events, events_unknown, checks };
         format!("{}\n", serde_json::to_string_pretty(&all)?)
     } else {
-        render(&features, &checks, works, Style::of_stdout())
+        render(&features, &events, &checks, works, Style::of_stdout())
     };
     Output::stdout().put(&text)?;
     Ok(if works { Ending::Clean } else { Ending::Findings })
@@ -50,7 +57,13 @@ fn can_check(features: &[Feature]) -> bool {
     NEEDED.iter().all(works) && READING.iter().any(works)
 }
 
-fn render(features: &[Feature], checks: &[CheckJson], works: bool, style: Style) -> String {
+fn render(
+    features: &[Feature],
+    events: &Result<Vec<Row>, String>,
+    checks: &[CheckJson],
+    works: bool,
+    style: Style,
+) -> String {
     let mut text = style.paint(Tone::Heading, "What this host can do");
     text.push('\n');
     let width = features.iter().map(|feature| feature.name.len()).max().unwrap_or(0);
@@ -62,6 +75,7 @@ fn render(features: &[Feature], checks: &[CheckJson], works: bool, style: Style)
         text.push('\n');
         paragraph(&mut text, 15, "", feature.reason.as_deref().unwrap_or_default(), style);
     }
+    text.push_str(&coverage::render(events, style));
     text.push_str(&format!("\n{}\n", style.paint(Tone::Heading, "Checks")));
     for check in checks {
         let pace = match check.pace {
@@ -110,6 +124,9 @@ fn state(state: FeatureState) -> (Tone, &'static str) {
 struct Json<'a> {
     can_check: bool,
     features: Vec<FeatureJson<'a>>,
+    /// Of the security API, if it could be tried.
+    events: Option<Vec<Row>>,
+    events_unknown: Option<String>,
     checks: Vec<CheckJson>,
 }
 
@@ -183,7 +200,7 @@ mod tests {
             blind_to: "a blind spot",
         };
         let checks = [CheckJson { name: "text", pace: Pace::InTurn, about }];
-        let text = render(&features, &checks, false, Style::plain());
+        let text = render(&features, &Ok(Vec::new()), &checks, false, Style::plain());
         for part in
             ["unavailable  inline reads", "what to do about it", "text, in turn", "blind spot"]
         {

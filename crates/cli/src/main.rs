@@ -7,7 +7,10 @@
 mod baseline;
 mod bench;
 mod check;
+mod clients;
 mod clock;
+mod control;
+mod coverage;
 mod doctor;
 mod documentation;
 mod events;
@@ -23,6 +26,7 @@ mod save;
 mod schema;
 mod screen;
 mod signals;
+mod status;
 mod store;
 mod watch;
 
@@ -49,6 +53,8 @@ enum Subcommands {
     Explain(explain::Arguments),
     Doctor(doctor::Arguments),
     Events(events::Arguments),
+    Status(status::Arguments),
+    Clients(clients::Arguments),
     Image(image::Arguments),
     Save(save::Arguments),
     Bench(bench::Arguments),
@@ -72,6 +78,8 @@ fn main() -> ExitCode {
         Subcommands::Explain(arguments) => explain::run(&arguments),
         Subcommands::Doctor(arguments) => doctor::run(&arguments),
         Subcommands::Events(arguments) => events::run(&arguments),
+        Subcommands::Status(arguments) => status::run(&arguments),
+        Subcommands::Clients(arguments) => clients::run(&arguments),
         Subcommands::Image(arguments) => image::run(&arguments),
         Subcommands::Save(arguments) => save::run(&arguments),
         Subcommands::Bench(arguments) => bench::run(&arguments),

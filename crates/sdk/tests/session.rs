@@ -12,10 +12,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use sdk::abi::{self, CLASS_ASK, Class, Event, EventType, ProcessExec, RecordBuilder};
-use sdk::{
-    EventClasses, FileKey, Mute, MuteBy, MuteKind, Refusal, RefusedBecause, Session, SessionError,
-    Verdict,
-};
+use sdk::{EventClasses, FileKey, Mute, Refusal, RefusedBecause, Session, SessionError, Verdict};
 use serde_json::{Value, json};
 use support::FakeDaemon;
 use zerocopy::{FromBytes, IntoBytes};
@@ -67,7 +64,10 @@ fn a_session_brings_its_ring_its_limits_and_what_it_may_have() {
     assert_eq!(opened.deadlines[0].nanoseconds, 500_000_000);
     assert!(session.verdicts().is_some());
     let call = daemon.join().unwrap();
-    assert_eq!(call["parameters"], json!({ "client": "product", "versions": [1] }));
+    assert_eq!(
+        call["parameters"],
+        json!({ "client": "product", "versions": [{ "major": 1, "minor": 0 }] })
+    );
 }
 
 #[test]
@@ -126,11 +126,8 @@ fn calls_say_what_the_interface_says() {
 
     let asked = answering(daemon, nothing);
     let mutes = [
-        Mute { by: MuteBy::PathPrefix("/usr/lib/".to_owned()), events: Vec::new() },
-        Mute {
-            by: MuteBy::Executable(FileKey { device: 5, inode: 6 }),
-            events: vec![EventType::ImageMap],
-        },
+        Mute::PathPrefix("/usr/lib/".to_owned()),
+        Mute::Executable(FileKey { device: 5, inode: 6 }),
     ];
     session.mute(&mutes).unwrap();
     let (call, daemon) = asked.join().unwrap();
@@ -138,14 +135,14 @@ fn calls_say_what_the_interface_says() {
         call["parameters"],
         json!({ "mutes": [
             { "path_prefix": "/usr/lib/" },
-            { "executable": { "device": 5, "inode": 6 }, "events": ["image_map"] }
+            { "executable": { "device": 5, "inode": 6 } }
         ]})
     );
 
     let asked = answering(daemon, nothing);
-    session.set_mute_inverted(MuteKind::PathPrefix, true).unwrap();
+    session.invert_mutes(true).unwrap();
     let (call, daemon) = asked.join().unwrap();
-    assert_eq!(call["parameters"], json!({ "kind": "path_prefix", "inverted": true }));
+    assert_eq!(call["parameters"], json!({ "inverted": true }));
 
     let asked = answering(daemon, |daemon| {
         daemon.reply(&json!({ "counts": { "written": 5, "lost": 2, "new": 1 } }));

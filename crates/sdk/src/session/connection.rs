@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The control connection: calls of varlink over a Unix socket, and the descriptors that replies bring.
 //!
-//! Varlink is a JSON object for each message and a zero byte after it. zlink, which the daemon uses,
-//! is built on an async runtime, and what links this crate must not get one by it: a product may have a
-//! runtime of its own, or none, and this connection carries a few calls in the life of a session. So the
-//! client is a hundred lines that block.
+//! Varlink is a JSON object for each message and a zero byte after it. The libraries for it are built
+//! on an async runtime or pass no descriptors, and what links this crate must not get a runtime by it: a
+//! product may have one of its own, or none, and this connection carries a few calls in the life of a
+//! session. So the client is a hundred lines that block.
 
 use std::io;
 use std::mem::MaybeUninit;

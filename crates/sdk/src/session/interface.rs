@@ -5,7 +5,6 @@
 //! stays text.
 
 use abi::{Class, EventType};
-use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An event and classes of it.
@@ -53,6 +52,24 @@ fn known_classes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<EventClasses>
         .collect())
 }
 
+/// A version of the API. Within a major one records only grow.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct ApiVersion {
+    /// [`abi::ABI`].
+    pub major: u16,
+    /// Raised when something is added, or a draft changes.
+    pub minor: u16,
+}
+
+impl std::fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// The versions that this library knows.
+pub(crate) const KNOWN: [ApiVersion; 1] = [ApiVersion { major: abi::ABI, minor: 0 }];
+
 /// How long tasks wait for this client.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct Deadline {
@@ -78,8 +95,8 @@ pub struct Limits {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Opened {
-    /// The version of `api/ringfence.h` that its records have.
-    pub version: u16,
+    /// The version that the session speaks.
+    pub version: ApiVersion,
     /// Which descriptor is the ring's.
     pub(crate) ring: usize,
     /// Which is that for verdicts.
@@ -88,8 +105,14 @@ pub struct Opened {
     pub limits: Limits,
     /// Of this boot, as in /proc/sys/kernel/random/boot_id.
     pub boot_id: String,
-    /// Clients with a higher one are asked first.
-    pub altitude: i64,
+    /// For a client that comes back after its connection broke.
+    pub token: String,
+    /// Whether an earlier session goes on.
+    pub resumed: bool,
+    /// A decimal number of any precision. Clients with a higher one are asked first.
+    pub altitude: String,
+    /// Whose events it sees: `host`, `descendants`, `cgroup`.
+    pub scope: String,
     /// What the client may subscribe to.
     #[serde(deserialize_with = "known_classes")]
     pub grant: Vec<EventClasses>,
@@ -127,11 +150,12 @@ impl From<&abi::File> for FileKey {
     }
 }
 
-/// Whose events are not to be written to the ring.
+/// Whose events are not to be written to the ring. Rules and verdicts are not affected: who is asked
+/// is asked.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum MuteBy {
+pub enum Mute {
     /// Of this process.
     Process(ProcessKey),
     /// Of processes that run this file.
@@ -140,55 +164,6 @@ pub enum MuteBy {
     PathPrefix(String),
     /// Of processes in this cgroup, not of those in cgroups below it.
     Cgroup(u64),
-}
-
-/// A mute. Rules and verdicts are not affected: who is asked is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mute {
-    /// Whose events.
-    pub by: MuteBy,
-    /// Only these; all if there are none.
-    pub events: Vec<EventType>,
-}
-
-#[derive(Serialize)]
-struct WrittenMute<'a> {
-    #[serde(flatten)]
-    by: &'a MuteBy,
-    #[serde(skip_serializing_if = "names_are_empty", serialize_with = "names")]
-    events: &'a [EventType],
-}
-
-fn names_are_empty(events: &&[EventType]) -> bool {
-    events.is_empty()
-}
-
-fn names<S: Serializer>(events: &&[EventType], serializer: S) -> Result<S::Ok, S::Error> {
-    let mut list = serializer.serialize_seq(Some(events.len()))?;
-    for event in *events {
-        list.serialize_element(event.name())?;
-    }
-    list.end()
-}
-
-impl Serialize for Mute {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        WrittenMute { by: &self.by, events: &self.events }.serialize(serializer)
-    }
-}
-
-/// What mutes go by, to turn them round: see [`Session::set_mute_inverted`](crate::Session).
-#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum MuteKind {
-    /// [`MuteBy::Process`].
-    Process,
-    /// [`MuteBy::Executable`].
-    Executable,
-    /// [`MuteBy::PathPrefix`].
-    PathPrefix,
-    /// [`MuteBy::Cgroup`].
-    Cgroup,
 }
 
 /// How many records of a session.
@@ -209,8 +184,8 @@ pub struct Version {
     pub product: String,
     /// Of the daemon.
     pub version: String,
-    /// Versions of `api/ringfence.h` whose records it can write.
-    pub abi_versions: Vec<u16>,
+    /// Versions of the API that it can speak.
+    pub versions: Vec<ApiVersion>,
     /// Of this boot.
     pub boot_id: String,
     /// Release of the kernel.

@@ -83,15 +83,15 @@ impl Session {
         #[derive(Serialize)]
         struct Open<'a> {
             client: &'a str,
-            versions: [u16; 1],
+            versions: [ApiVersion; 1],
             #[serde(skip_serializing_if = "Option::is_none")]
             ring_bytes: Option<u64>,
         }
         let method = "OpenSession";
-        let call = Open { client, versions: [abi::ABI], ring_bytes };
+        let call = Open { client, versions: KNOWN, ring_bytes };
         let (opened, descriptors): (Opened, _) = connection.call(method, call)?;
         let protocol = |reason| SessionError::Protocol { method, reason };
-        if opened.version != abi::ABI {
+        if !KNOWN.contains(&opened.version) {
             return Err(protocol(format!(
                 "it took version {}, which is not known here",
                 opened.version
@@ -141,7 +141,7 @@ impl Session {
         self.tell("Mute", json!({ "mutes": mutes }))
     }
 
-    /// Takes mutes away, by whom they are for.
+    /// Takes mutes away.
     ///
     /// # Errors
     ///
@@ -150,17 +150,13 @@ impl Session {
         self.tell("Unmute", json!({ "mutes": mutes }))
     }
 
-    /// With inverted mutes of a kind only what they name is written to the ring.
+    /// With inverted mutes only what one of them names is written to the ring.
     ///
     /// # Errors
     ///
     /// As each call to the daemon.
-    pub fn set_mute_inverted(
-        &mut self,
-        kind: MuteKind,
-        inverted: bool,
-    ) -> Result<(), SessionError> {
-        self.tell("SetMuteInverted", json!({ "kind": kind, "inverted": inverted }))
+    pub fn invert_mutes(&mut self, inverted: bool) -> Result<(), SessionError> {
+        self.tell("InvertMutes", json!({ "inverted": inverted }))
     }
 
     /// How many records were written to the ring and lost since the session began.

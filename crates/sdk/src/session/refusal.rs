@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::connection::INTERFACE;
+use super::interface::ApiVersion;
 
 /// What the daemon refused, and why. There will be more: [`Refusal::Other`] is whatever has no name
 /// here.
@@ -31,13 +32,26 @@ pub enum Refusal {
         /// What the caller is.
         found: String,
     },
+    /// The grant shows less than the whole host, and this host cannot do that.
+    #[error("the grant of `{client}` is for {scope} only, which this host cannot do: {reason}")]
+    ScopeUnavailable {
+        /// Which client.
+        client: String,
+        /// What it may see.
+        scope: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// No session waits to go on with that token.
+    #[error("there is no session to resume; open a new one")]
+    NothingToResume {},
     /// The daemon knows no version that this program knows.
     #[error(
-        "Ringfence writes records of version {supported:?} only; one of the two needs an update"
+        "Ringfence speaks version {} only; one of the two needs an update", list(.supported)
     )]
     VersionUnsupported {
         /// The versions that it knows.
-        supported: Vec<u16>,
+        supported: Vec<ApiVersion>,
     },
     /// The client has a session already.
     #[error("`{client}` is connected already, as process {pid}; it has one session at a time")]
@@ -127,6 +141,10 @@ pub enum Refusal {
         /// What it says.
         parameters: Value,
     },
+}
+
+fn list(versions: &[ApiVersion]) -> String {
+    versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Refusal {

@@ -83,12 +83,15 @@ impl FakeDaemon {
     /// What a session is opened with.
     pub(crate) fn opened() -> Value {
         json!({
-            "version": 1,
+            "version": { "major": 1, "minor": 0 },
             "ring": 0,
             "verdicts": 1,
             "limits": { "ring_bytes": 65_536, "message_bytes": 1_048_576, "mutes": 256 },
             "boot_id": "5c0fca5e-6c2c-4b0c-9d5e-1c6ad6b9e2b1",
-            "altitude": 320_000,
+            "token": "00112233445566778899aabbccddeeff",
+            "resumed": false,
+            "altitude": "320000.5",
+            "scope": "host",
             "grant": [
                 { "event": "process_exec", "classes": ["notify", "ask", "foresee"] },
                 { "event": "dream_dreamt", "classes": ["notify"] }

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the broker wants done, done; and the records that the daemon itself writes.
+
+use abi::{DeadlineMissed, EventType, RecordBuffer, RecordBuilder, ShuttingDown, StageChanged};
+use abi::{SHUTDOWN_REVOKED, SHUTDOWN_STOPPED};
+use broker::effect::{Effect, Notice};
+use broker::session::coverage::HostStage;
+use broker::slot::Slot;
+
+use super::{ConnectionId, Control};
+use crate::clock;
+use crate::kernel::{Kernel, KernelError};
+use crate::log;
+
+impl<K: Kernel> Control<K> {
+    /// Does what is to be done, in its order. What the kernel refuses does not keep the rest from
+    /// being done; the first refusal is given back.
+    pub(super) fn carry_out(&mut self, effects: Vec<Effect>) -> Result<(), KernelError> {
+        let mut first = Ok(());
+        for effect in effects {
+            let done = self.carry_out_one(effect);
+            if first.is_ok() {
+                first = done;
+            } else if let Err(error) = done {
+                log::error(&error);
+            }
+        }
+        first
+    }
+
+    fn carry_out_one(&mut self, effect: Effect) -> Result<(), KernelError> {
+        match effect {
+            Effect::Subscribe { slot, masks } => match self.sessions.in_slot(slot) {
+                // Of who has no ring yet the kernel is told as it gets one.
+                Some(_) => self.kernel.subscribe(slot, &masks),
+                None => Ok(()),
+            },
+            Effect::Tell { slot, notice } => self.tell(slot, notice),
+            Effect::Ended { slot } | Effect::Release { slot } => self.end(slot),
+            Effect::Disconnect { slot } => {
+                let connection = self.sessions.in_slot(slot).and_then(|found| found.connection);
+                self.to_close.extend(connection);
+                self.sessions.connect(slot, None);
+                Ok(())
+            }
+            // Nobody is asked as long as nothing on this host can ask, and rules are not installed:
+            // the coverage that the broker was given says so.
+            Effect::Ask { .. }
+            | Effect::Settle { .. }
+            | Effect::Concluded(_)
+            | Effect::Reply { .. }
+            | Effect::Remember { .. }
+            | Effect::Forget { .. }
+            | Effect::ForgetAll { .. } => Ok(()),
+        }
+    }
+
+    pub(super) fn end(&mut self, slot: Slot) -> Result<(), KernelError> {
+        let Some(session) = self.sessions.remove(slot) else { return Ok(()) };
+        log::note(&format_args!(
+            "{}: session of pid {} ended",
+            session.client, session.process.pid
+        ));
+        self.kernel.remove(slot)
+    }
+
+    fn tell(&mut self, slot: Slot, notice: Notice) -> Result<(), KernelError> {
+        if self.sessions.in_slot(slot).is_none() {
+            return Ok(());
+        }
+        let Some(record) = record_of(notice) else { return Ok(()) };
+        self.kernel.write(slot, record.as_bytes())
+    }
+
+    /// Connections whose sessions ended from this side, to be closed; each comes once.
+    pub fn take_closed(&mut self) -> Vec<ConnectionId> {
+        std::mem::take(&mut self.to_close)
+    }
+}
+
+/// `None` for what there is no record for.
+fn record_of(notice: Notice) -> Option<RecordBuffer> {
+    let record = match notice {
+        Notice::Stopping => shutting_down(SHUTDOWN_STOPPED),
+        Notice::Revoked => shutting_down(SHUTDOWN_REVOKED),
+        Notice::DeadlineMissed { event_id, misses, demoted } => {
+            let mut record = RecordBuilder::<DeadlineMissed>::new(EventType::DeadlineMissed);
+            record.part.missed_event_id = event_id;
+            record.part.misses = misses;
+            record.part.demoted = demoted.into();
+            stamp(record)
+        }
+        Notice::StageChanged { event, before, after } => {
+            let mut record = RecordBuilder::<StageChanged>::new(EventType::StageChanged);
+            record.part.event_type = event.number();
+            record.part.before = stage(before);
+            record.part.after = stage(after);
+            stamp(record)
+        }
+        Notice::Restored | Notice::GrantReduced => return None,
+    };
+    Some(record)
+}
+
+fn shutting_down(why: u32) -> RecordBuffer {
+    let mut record = RecordBuilder::<ShuttingDown>::new(EventType::ShuttingDown);
+    record.part.why = why;
+    stamp(record)
+}
+
+fn stamp<T: abi::Part>(mut record: RecordBuilder<T>) -> RecordBuffer {
+    record.header.time = clock::now().0;
+    record.header.classes = 1;
+    record.finish()
+}
+
+fn stage(stage: HostStage) -> u16 {
+    stage as u16
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Methods that say how things are: GetVersion, GetCoverage, GetStatus, GetClients, GetStatistics.
+
+use broker::demotion::Standing;
+use broker::event::Class;
+use serde::Serialize;
+
+use super::types::{ClassState, EventClasses, Key, Nothing, RecordCounts, Version, event_names};
+use super::{API, Answer, Caller, Control, ControlError, parameters, reply};
+use crate::clock;
+use crate::kernel::{Availability, Kernel};
+use crate::lifecycle::{Area, Entry, Stage};
+use crate::sessions::Session;
+use crate::varlink::Call;
+
+#[derive(Serialize)]
+struct About<'a> {
+    product: &'static str,
+    version: &'static str,
+    versions: Vec<Version>,
+    boot_id: &'a str,
+    kernel: String,
+}
+
+#[derive(Serialize)]
+struct Matrix {
+    coverage: Vec<Coverage>,
+}
+
+#[derive(Serialize)]
+struct Coverage {
+    event: &'static str,
+    number: u16,
+    area: Area,
+    stage: Stage,
+    since: String,
+    notify: ClassState,
+    rule: ClassState,
+    ask: ClassState,
+}
+
+#[derive(Serialize)]
+struct Status {
+    uptime: u64,
+    sessions: usize,
+    connections: usize,
+    grants: usize,
+    unavailable: usize,
+    problems: Vec<Problem>,
+}
+
+#[derive(Serialize)]
+struct Problem {
+    area: &'static str,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct Clients {
+    clients: Vec<Client>,
+}
+
+#[derive(Serialize)]
+struct Client {
+    client: String,
+    process: Key,
+    uid: u32,
+    executable: Option<String>,
+    digest: Option<String>,
+    altitude: String,
+    connected: bool,
+    since: u64,
+    ring_bytes: u32,
+    subscriptions: Vec<EventClasses>,
+    demoted: Vec<&'static str>,
+    mutes: usize,
+    inverted: bool,
+    counts: RecordCounts,
+}
+
+#[derive(Serialize)]
+struct Statistics {
+    counts: RecordCounts,
+}
+
+impl<K: Kernel> Control<K> {
+    fn client(&self, session: &Session) -> Result<Client, ControlError> {
+        let mut all = self.broker.status();
+        let status = all.find(|status| status.slot == session.slot);
+        let held = self.held(session.slot);
+        let with_ask = held.iter().filter(|(_, classes, _)| classes.contains(Class::Ask));
+        let standing = status.as_ref().map(|status| status.standing);
+        let demoted = if matches!(standing, Some(Standing::Demoted { .. })) {
+            event_names(with_ask.map(|(event, ..)| *event).collect())
+        } else {
+            Vec::new()
+        };
+        let altitude = status.map(|status| status.grant.altitude.to_string());
+        Ok(Client {
+            client: session.client.clone(),
+            process: session.process.into(),
+            uid: session.uid,
+            executable: session.executable.clone(),
+            digest: session.digest.clone(),
+            altitude: altitude.unwrap_or_default(),
+            connected: session.connection.is_some(),
+            since: self.broker.session(session.slot).map_or(0, |session| session.since.0),
+            ring_bytes: session.ring_bytes,
+            subscriptions: held
+                .iter()
+                .map(|(event, classes, _)| EventClasses::new(*event, *classes))
+                .collect(),
+            demoted,
+            mutes: session.mutes.len(),
+            inverted: session.inverted,
+            counts: self.kernel.counts(session.slot)?.into(),
+        })
+    }
+
+    pub(super) fn get_version(
+        &mut self,
+        _caller: &Caller<'_>,
+        call: &Call<'_>,
+    ) -> Result<Answer, ControlError> {
+        let Nothing {} = parameters(call)?;
+        let system = rustix::system::uname();
+        reply(&About {
+            product: "ringfence",
+            version: env!("CARGO_PKG_VERSION"),
+            versions: API.iter().map(|version| Version::from(*version)).collect(),
+            boot_id: &self.boot_id,
+            kernel: system.release().to_string_lossy().into_owned(),
+        })
+    }
+
+    pub(super) fn get_coverage(
+        &mut self,
+        _caller: &Caller<'_>,
+        call: &Call<'_>,
+    ) -> Result<Answer, ControlError> {
+        let Nothing {} = parameters(call)?;
+        let coverage = self.lifecycle.entries().iter().map(|entry| {
+            let class = |class| self.availability(entry, class).into();
+            Coverage {
+                event: entry.event.name(),
+                number: entry.event.number(),
+                area: entry.area,
+                stage: entry.stage,
+                since: entry.since.to_string(),
+                notify: class(Class::Notify),
+                rule: class(Class::Rule),
+                ask: class(Class::Ask),
+            }
+        });
+        reply(&Matrix { coverage: coverage.collect() })
+    }
+
+    /// Of one class of an event; `None` if it has no such class anywhere.
+    fn availability(&self, entry: &Entry, class: Class) -> Option<Availability> {
+        let possible = entry.classes.contains(&class);
+        possible.then(|| match entry.area {
+            // These the daemon itself writes, or the kernel side wherever it writes anything.
+            Area::Session => Availability::Available { mechanism: "each session".into() },
+            _ => self.kernel.availability(entry.event, class),
+        })
+    }
+
+    pub(super) fn get_status(
+        &mut self,
+        caller: &Caller<'_>,
+        call: &Call<'_>,
+    ) -> Result<Answer, ControlError> {
+        let Nothing {} = parameters(call)?;
+        let missing = |entry: &&Entry| {
+            let mut classes = entry.classes.iter();
+            !classes.any(|class| self.availability(entry, *class).is_some_and(|a| a.is_there()))
+        };
+        let missing: Vec<_> = self.lifecycle.entries().iter().filter(missing).collect();
+        let mut problems = Vec::new();
+        if !missing.is_empty() {
+            let names: Vec<_> = missing.iter().map(|entry| entry.event.name()).collect();
+            let reason = format!("not on this host: {}", names.join(", "));
+            problems.push(Problem { area: "coverage", reason });
+        }
+        if caller.peer.is_root() {
+            let wrong = self.grant_errors.iter().map(ToString::to_string);
+            problems.extend(wrong.map(|reason| Problem { area: "grants", reason }));
+        } else if !self.grant_errors.is_empty() {
+            let reason = format!("{} errors; root is told which", self.grant_errors.len());
+            problems.push(Problem { area: "grants", reason });
+        }
+        reply(&Status {
+            uptime: super::types::nanoseconds(clock::now().since(self.started)),
+            sessions: self.sessions.len(),
+            connections: self.connections,
+            grants: self.granted.len(),
+            unavailable: missing.len(),
+            problems,
+        })
+    }
+
+    pub(super) fn get_clients(
+        &mut self,
+        caller: &Caller<'_>,
+        call: &Call<'_>,
+    ) -> Result<Answer, ControlError> {
+        let Nothing {} = parameters(call)?;
+        if !caller.peer.is_root() {
+            return Err(ControlError::NotAdministrator { method: "GetClients" });
+        }
+        let clients = self.sessions.iter().map(|session| self.client(session));
+        reply(&Clients { clients: clients.collect::<Result<_, _>>()? })
+    }
+
+    pub(super) fn get_statistics(
+        &mut self,
+        caller: &Caller<'_>,
+        call: &Call<'_>,
+    ) -> Result<Answer, ControlError> {
+        let Nothing {} = parameters(call)?;
+        let slot = self.sessions.of(caller.connection)?.slot;
+        reply(&Statistics { counts: self.kernel.counts(slot)?.into() })
+    }
+}

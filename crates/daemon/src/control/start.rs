@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The control plane begins, goes with the time, takes new grants and ends.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use broker::grant::Grants;
+use broker::session::SessionId;
+use broker::session::coverage::{Availability as Known, Coverage};
+use broker::time::Time;
+use broker::verdict::{Answer as Said, Status, Verdict as Word};
+use broker::{Broker, Settings};
+
+use super::{API, ConnectionId, Control};
+use crate::kernel::{Availability, Kernel};
+use crate::lifecycle::{Area, Lifecycle};
+use crate::measure::Measurer;
+use crate::sessions::Sessions;
+use crate::verdicts::{Refused, Verdict};
+use crate::{clock, grants, log};
+
+impl<K: Kernel> Control<K> {
+    /// With the grants of the directory, and nobody connected.
+    pub fn new(kernel: K, grants: PathBuf) -> anyhow::Result<Self> {
+        let lifecycle = Lifecycle::built_in()?;
+        let settings = Settings { versions: API.to_vec(), ..Settings::default() };
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        let mut control = Self {
+            broker: Broker::new(settings, lifecycle.lives(), coverage(&kernel, &lifecycle)),
+            kernel,
+            lifecycle,
+            sessions: Sessions::default(),
+            measurer: Measurer::new().context("preparing to measure executables")?,
+            requests: VecDeque::new(),
+            grants,
+            granted: Grants::default(),
+            grant_errors: Vec::new(),
+            boot_id: boot_id.context("reading the boot id")?.trim().to_owned(),
+            to_close: Vec::new(),
+            started: clock::now(),
+            connections: 0,
+        };
+        control.reload();
+        let count = control.granted.len();
+        log::note(&format_args!("{count} grants in {}", control.grants.display()));
+        Ok(control)
+    }
+
+    /// Reads the grants again. Who has none any more loses his session.
+    pub fn reload(&mut self) {
+        let owner = rustix::process::geteuid().as_raw();
+        let (files, unread) = grants::read(&self.grants, owner);
+        let (granted, wrong) = self.granted.reload(files);
+        self.granted = granted;
+        self.grant_errors = unread.iter().map(ToString::to_string).collect();
+        self.grant_errors.extend(wrong.iter().map(ToString::to_string));
+        let mut effects = Vec::new();
+        let admitted = self.broker.set_grants(clock::now(), &self.granted, &[], &mut effects);
+        let without = admitted.no_slot.iter().map(|client| {
+            format!("{client}: there are 64 clients already; take another grant away")
+        });
+        self.grant_errors.extend(without);
+        self.grant_errors.iter().for_each(|error| log::note(error));
+        self.carry_out_or_log(effects);
+    }
+
+    /// When [`Control::pass`] is to be called, if nothing happens before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Time {
+        self.broker.next_deadline().unwrap_or(Time::NEVER)
+    }
+
+    /// Does what has become due.
+    pub fn pass(&mut self) {
+        let mut effects = Vec::new();
+        self.broker.pass(clock::now(), &mut effects);
+        self.carry_out_or_log(effects);
+    }
+
+    /// Tells everybody that this ends, and takes the rings away.
+    pub fn shut_down(&mut self) {
+        let mut effects = Vec::new();
+        self.broker.shut_down(clock::now(), &mut effects);
+        self.carry_out_or_log(effects);
+        let ids: Vec<SessionId> = self.sessions.iter().map(|session| session.id).collect();
+        for id in ids {
+            self.end(id.slot).unwrap_or_else(|error| log::error(&error));
+        }
+    }
+
+    /// A client answers. Refused answers are told of; see [`Refused`].
+    pub fn verdict(&mut self, connection: ConnectionId, verdict: Verdict) -> Result<(), Refused> {
+        let Ok(session) = self.sessions.of(connection) else { return Err(Refused::NotAsked) };
+        let said = Said {
+            event_id: verdict.event_id,
+            verdict: match verdict.deny {
+                None => Word::Allow,
+                Some(error) => Word::Deny { error },
+            },
+            cache: verdict.cacheable,
+        };
+        let mut effects = Vec::new();
+        let status = self.broker.answer(clock::now(), session.id, said, &mut effects);
+        self.carry_out_or_log(effects);
+        match refusal(status) {
+            None => Ok(()),
+            Some(refused) => Err(refused),
+        }
+    }
+
+    pub(super) fn carry_out_or_log(&mut self, effects: Vec<broker::Effect>) {
+        self.carry_out(effects).unwrap_or_else(|error| log::error(&error));
+    }
+}
+
+/// What a client is told of its answer; nothing if it counts, or may still.
+pub(super) fn refusal(status: Status) -> Option<Refused> {
+    match status {
+        Status::Accepted | Status::Held => None,
+        Status::AlreadyAnswered => Some(Refused::AlreadyAnswered),
+        Status::TooLate => Some(Refused::TooLate),
+        Status::NotAsked | Status::UnknownEvent | Status::NoSession => Some(Refused::NotAsked),
+        Status::BadError => Some(Refused::Malformed),
+    }
+}
+
+/// What the kernel side can do, as the broker has it: what is reduced can be had.
+fn coverage(kernel: &impl Kernel, lifecycle: &Lifecycle) -> Coverage {
+    let mut coverage = Coverage::default();
+    let granted = lifecycle.entries().iter().filter(|entry| entry.area != Area::Session);
+    for entry in granted {
+        for class in entry.classes.iter().copied() {
+            coverage.set(entry.event, class, known(kernel.availability(entry.event, class)));
+        }
+    }
+    coverage
+}
+
+fn known(availability: Availability) -> Known {
+    match availability {
+        Availability::Available { mechanism } | Availability::Reduced { mechanism, .. } => {
+            Known::By(mechanism)
+        }
+        Availability::Unavailable { reason } => Known::Unavailable(reason),
+    }
+}

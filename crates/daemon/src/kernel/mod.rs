@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the daemon wants from the kernel side, as a trait: tests and fuzzing have it without a kernel.
+
+mod fake;
+mod live;
+
+use std::os::fd::OwnedFd;
+
+use broker::effect::Masks;
+use broker::event::{Class, EventType};
+use broker::slot::{ProcessKey, Slot};
+
+pub use fake::FakeKernel;
+pub use live::LiveKernel;
+
+/// The kernel refused what should have worked.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation}: {reason}")]
+pub struct KernelError {
+    /// What was tried, in a few words.
+    pub operation: &'static str,
+    /// What it said.
+    pub reason: String,
+}
+
+/// Whether this host gives one class of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// Yes, by this mechanism.
+    Available {
+        /// Hook, tracepoint or listener.
+        mechanism: String,
+    },
+    /// Yes, by this mechanism, but not all of it or not without a way round.
+    Reduced {
+        /// Hook, tracepoint or listener.
+        mechanism: String,
+        /// What is not seen.
+        reason: String,
+    },
+    /// No.
+    Unavailable {
+        /// What is missing, and what would help.
+        reason: String,
+    },
+}
+
+impl Availability {
+    /// Whether a client can have it at all.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        !matches!(self, Self::Unavailable { .. })
+    }
+}
+
+/// Whose events are muted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MuteTarget {
+    /// This process.
+    Process(ProcessKey),
+    /// Processes that run this file.
+    Executable {
+        /// major << 20 | minor.
+        device: u64,
+        /// Its number there.
+        inode: u64,
+    },
+    /// Processes whose executable's path begins so.
+    PathPrefix(Vec<u8>),
+    /// Processes in the cgroup with this id.
+    Cgroup(u64),
+}
+
+/// How many records of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Written to its ring.
+    pub written: u64,
+    /// Lost, because the ring was full or there was no buffer.
+    pub lost: u64,
+}
+
+/// The kernel side. A slot is what a client is there; nothing is said of who has it.
+pub trait Kernel {
+    /// Whether this host gives the class of the event. Asked only for classes that the event can
+    /// have.
+    fn availability(&self, event: EventType, class: Class) -> Availability;
+
+    /// From now on the slot has a new ring of this many bytes (a power of two), no subscriptions, no
+    /// mutes, and counts from zero. Gives the descriptor that a client maps.
+    fn admit(&mut self, slot: Slot, ring_bytes: u32) -> Result<OwnedFd, KernelError>;
+
+    /// Nothing is written for the slot any more.
+    fn remove(&mut self, slot: Slot) -> Result<(), KernelError>;
+
+    /// From now on the slot has exactly these events.
+    fn subscribe(&mut self, slot: Slot, masks: &Masks) -> Result<(), KernelError>;
+
+    /// What the target does is not written for the slot, or with inverted mutes only that.
+    fn mute(&mut self, slot: Slot, target: &MuteTarget) -> Result<(), KernelError>;
+
+    /// Takes a mute away.
+    fn unmute(&mut self, slot: Slot, target: &MuteTarget) -> Result<(), KernelError>;
+
+    /// Whether the slot's mutes select what is written, instead of what is not.
+    fn invert(&mut self, slot: Slot, inverted: bool) -> Result<(), KernelError>;
+
+    /// What was written and lost.
+    fn counts(&self, slot: Slot) -> Result<Counts, KernelError>;
+
+    /// Writes a record, as in `api/ringfence.h`, to the ring of the slot, and wakes its client. What
+    /// only the kernel side knows (boot id, numbers, loss) it fills in.
+    fn write(&mut self, slot: Slot, record: &[u8]) -> Result<(), KernelError>;
+
+    /// Keys of the process with this number and of its parent, as the kernel's records have them;
+    /// `None` if there is none.
+    fn keys(&mut self, pid: u32) -> Result<Option<(ProcessKey, ProcessKey)>, KernelError>;
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `ringfenced`: reads the settings, puts the parts together and serves.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use daemon::control::Control;
+use daemon::kernel::LiveKernel;
+use daemon::log;
+use daemon::server::Server;
+use daemon::settings::{Settings, listen};
+use daemon::signals::Signals;
+
+fn main() -> ExitCode {
+    match run(&Settings::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::note(&format_args!("{error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(settings: &Settings) -> anyhow::Result<()> {
+    // First, so that threads that start later leave these signals to this one.
+    let signals = Signals::catch().context("catching signals")?;
+    let kernel = LiveKernel::load()?;
+    let control = Control::new(kernel, settings.grants.clone())?;
+    let listener = listen(&settings.socket)?;
+    log::note(&format_args!("listening at {}", settings.socket.display()));
+    let served = Server::new(control, listener, signals).and_then(|mut server| server.run());
+    // Whoever comes next finds nobody, instead of a socket that nobody listens on.
+    let _ = std::fs::remove_file(&settings.socket);
+    served.context("serving")
+}

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a client's executable is: its path, its place and the SHA-256 digest of its contents.
+//!
+//! A process can live in a mount namespace of its own making, where any path leads to any file. So a
+//! path counts only if it leads to the same file from here.
+//!
+//! Reading a file can take long: it can be large, and its file system can be one that answers when it
+//! likes, or never. The thread that serves all clients must not wait for it. So each measurement has a
+//! thread, one at a time for each user, and a result that is waited for like a socket. Who makes a
+//! measurement hang has his own user's next ones wait.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::event::{EventfdFlags, eventfd};
+use sha2::{Digest as _, Sha256};
+
+use crate::identity::Held;
+
+/// An executable that is longer is not measured, in bytes.
+pub const LONGEST: u64 = 512 << 20;
+/// Measurements at a time, of all users.
+const AT_ONCE: usize = 16;
+/// Digests that are remembered; forgotten all together when there are more.
+const REMEMBERED: usize = 256;
+
+/// SHA-256 of a file's contents.
+pub type Digest = [u8; 32];
+
+/// An executable, as it was measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Executable {
+    /// From which it can be reached here; `None` if it was deleted or is in another mount namespace.
+    pub path: Option<Vec<u8>>,
+    /// Of its contents, if it was asked for.
+    pub digest: Option<Digest>,
+    /// Name of the user, as /etc/passwd has it.
+    pub user: Option<String>,
+}
+
+/// A measurement that has ended.
+#[derive(Debug)]
+pub struct Measured {
+    /// What [`Measurer::start`] was given.
+    pub ticket: u64,
+    /// What came of it.
+    pub result: io::Result<Executable>,
+    uid: u32,
+}
+
+/// What a digest is remembered by: contents do not change without the time of change.
+type Version = (u64, u64, i64, i64, u64);
+
+/// Measures executables, and remembers digests.
+#[derive(Debug)]
+pub struct Measurer {
+    wake: Arc<OwnedFd>,
+    sender: Sender<Measured>,
+    results: Receiver<Measured>,
+    running: Vec<u32>,
+    known: Arc<Mutex<HashMap<Version, Digest>>>,
+}
+
+impl Measurer {
+    /// With nothing remembered.
+    pub fn new() -> io::Result<Self> {
+        let (sender, results) = channel();
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        Ok(Self { wake, sender, results, running: Vec::new(), known: Arc::default() })
+    }
+
+    /// Whether one of this user can start now.
+    #[must_use]
+    pub fn is_free_for(&self, uid: u32) -> bool {
+        self.running.len() < AT_ONCE && !self.running.contains(&uid)
+    }
+
+    /// Begins to measure what the process of this user runs, its contents too if `digest` is wanted.
+    /// The result has the ticket.
+    pub fn start(&mut self, ticket: u64, uid: u32, process: Held, digest: bool) {
+        self.running.push(uid);
+        let (wake, sender, known) =
+            (Arc::clone(&self.wake), self.sender.clone(), Arc::clone(&self.known));
+        let done = move |result| {
+            // Both fail only when the daemon is ending.
+            let _ = sender.send(Measured { ticket, result, uid });
+            let _ = rustix::io::write(wake.as_fd(), &1_u64.to_ne_bytes());
+        };
+        let fail = done.clone();
+        let work = move || {
+            let known = digest.then_some(&*known);
+            done(measure(&process, uid, known));
+        };
+        let thread = std::thread::Builder::new().name("measure".into()).stack_size(256 << 10);
+        if let Err(error) = thread.spawn(work) {
+            fail(Err(error));
+        }
+    }
+
+    /// The next that has ended.
+    pub fn take(&mut self) -> Option<Measured> {
+        let mut count = [0; 8];
+        // Not ready is what it usually says.
+        let _ = rustix::io::read(self.wake.as_fd(), &mut count);
+        let measured = self.results.try_recv().ok()?;
+        if let Some(place) = self.running.iter().position(|uid| *uid == measured.uid) {
+            self.running.swap_remove(place);
+        }
+        Some(measured)
+    }
+}
+
+impl AsFd for Measurer {
+    /// Becomes readable when a measurement has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        (*self.wake).as_fd()
+    }
+}
+
+/// The contents are looked at if digests that are `known` are given.
+fn measure(
+    process: &Held,
+    uid: u32,
+    known: Option<&Mutex<HashMap<Version, Digest>>>,
+) -> io::Result<Executable> {
+    let (mut file, path) = process.executable()?;
+    let about = file.metadata()?;
+    let here = std::fs::metadata(OsStr::from_bytes(&path));
+    let same = here.is_ok_and(|here| (here.dev(), here.ino()) == (about.dev(), about.ino()));
+    let digest = known.map(|known| remembered(&mut file, known)).transpose()?;
+    let users = std::fs::read("/etc/passwd").unwrap_or_default();
+    Ok(Executable { path: same.then_some(path), digest, user: name_of(&users, uid) })
+}
+
+fn remembered(file: &mut File, known: &Mutex<HashMap<Version, Digest>>) -> io::Result<Digest> {
+    let version = self::version(file)?;
+    let before = known.lock().unwrap_or_else(PoisonError::into_inner).get(&version).copied();
+    if let Some(digest) = before {
+        return Ok(digest);
+    }
+    let digest = digest(file, version.4)?;
+    if self::version(file)? != version {
+        return Err(io::Error::other("the executable changed while it was measured"));
+    }
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.len() >= REMEMBERED {
+        known.clear();
+    }
+    known.insert(version, digest);
+    Ok(digest)
+}
+
+/// The first name of a uid in a text that is laid out as /etc/passwd. What other sources of names
+/// there may be is not asked: they can be far away.
+fn name_of(passwd: &[u8], uid: u32) -> Option<String> {
+    let mut lines = passwd.split(|byte| *byte == b'\n').filter_map(|l| std::str::from_utf8(l).ok());
+    lines.find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+fn version(file: &File) -> io::Result<Version> {
+    let about = file.metadata()?;
+    Ok((about.dev(), about.ino(), about.ctime(), about.ctime_nsec(), about.len()))
+}
+
+fn digest(file: &mut File, length: u64) -> io::Result<Digest> {
+    if length > LONGEST {
+        return Err(io::Error::other(format!("the executable is longer than {LONGEST} bytes")));
+    }
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    // A file that grows meanwhile is not followed.
+    let mut rest = file.take(length);
+    loop {
+        let read = rest.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(hasher.finalize().into());
+        }
+        hasher.update(buffer.get(..read).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    use super::*;
+
+    fn wait(measurer: &mut Measurer) -> Measured {
+        loop {
+            if let Some(measured) = measurer.take() {
+                return measured;
+            }
+            let limit = rustix::time::Timespec::try_from(Duration::from_secs(60)).unwrap();
+            let ready = poll(&mut [PollFd::new(&*measurer, PollFlags::IN)], Some(&limit)).unwrap();
+            assert_eq!(ready, 1, "a measurement ends");
+        }
+    }
+
+    #[test]
+    fn an_executable_is_measured_once_and_then_remembered() {
+        let mut measurer = Measurer::new().unwrap();
+        let own = std::env::current_exe().unwrap();
+        let expected: Digest = Sha256::digest(std::fs::read(&own).unwrap()).into();
+        for (ticket, digest) in [(7, true), (8, true), (9, false)] {
+            let process = Held::open(std::process::id()).unwrap();
+            measurer.start(ticket, 0, process, digest);
+            assert!(!measurer.is_free_for(0) && measurer.is_free_for(1));
+            let measured = wait(&mut measurer);
+            assert!(measurer.is_free_for(0));
+            assert_eq!(measured.ticket, ticket);
+            let executable = measured.result.unwrap();
+            assert_eq!(executable.digest, digest.then_some(expected));
+            assert_eq!(executable.path.unwrap(), own.as_os_str().as_bytes());
+            assert_eq!(executable.user.as_deref(), Some("root"));
+        }
+        assert_eq!(measurer.known.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_deleted_executable_has_no_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let copy = directory.path().join("sleeper");
+        std::fs::copy("/bin/sleep", &copy).unwrap();
+        let mut child = std::process::Command::new(&copy).arg("1000").spawn().unwrap();
+        std::fs::remove_file(&copy).unwrap();
+        let process = Held::open(child.id()).unwrap();
+        let known = Mutex::default();
+        let measured = measure(&process, 0, Some(&known));
+        // Nor does another file in its place lend it one.
+        std::fs::write(directory.path().join("sleeper (deleted)"), "other").unwrap();
+        let again = measure(&process, 0, None);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let measured = measured.unwrap();
+        let expected: Digest = Sha256::digest(std::fs::read("/bin/sleep").unwrap()).into();
+        assert_eq!((measured.path, measured.digest), (None, Some(expected)));
+        assert_eq!(again.unwrap().path, None);
+    }
+
+    #[test]
+    fn a_user_has_the_first_name_of_its_number() {
+        let passwd = b"root:x:0:0::/:/bin/sh\n\xff:x:7:7::\n:x:7:\nbroken\na:x:7:\nb:x:7:\n";
+        assert_eq!(name_of(passwd, 7).as_deref(), Some("a"));
+        assert_eq!(name_of(passwd, 0).as_deref(), Some("root"));
+        assert_eq!(name_of(passwd, 8), None);
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_not_read() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.set_len(LONGEST + 1).unwrap();
+        assert!(digest(&mut file, LONGEST + 1).is_err());
+    }
+}
