@@ -25,7 +25,7 @@ fn main() -> ExitCode {
 fn run(settings: &Settings) -> anyhow::Result<()> {
     // First, so that threads that start later leave these signals to this one.
     let signals = Signals::catch().context("catching signals")?;
-    let kernel = LiveKernel::load()?;
+    let kernel = LiveKernel::load(&settings.ask_directory)?;
     let control = Control::new(kernel, settings.grants.clone())?;
     let listener = listen(&settings.socket)?;
     log::note(&format_args!("listening at {}", settings.socket.display()));

@@ -35,6 +35,7 @@ const ACCEPTED_AT_ONCE: usize = 16;
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const MEASUREMENTS: u64 = 2;
+const QUESTIONS: u64 = 3;
 const FIRST: u64 = 4;
 
 /// Serves until it is asked to end.
@@ -74,6 +75,9 @@ impl<K: Kernel> Server<K> {
             epoll::EventData::new_u64(MEASUREMENTS),
             readable,
         )?;
+        if let Some(questions) = control.questions() {
+            epoll::add(&epoll, questions, epoll::EventData::new_u64(QUESTIONS), readable)?;
+        }
         Ok(Self {
             control,
             epoll,
@@ -116,6 +120,7 @@ impl<K: Kernel> Server<K> {
                     None => {}
                 },
                 MEASUREMENTS => self.measured(),
+                QUESTIONS => self.control.take_questions(),
                 id if id % 2 == 0 => self.progress(id, flags),
                 id => self.verdicts(id - 1),
             }
@@ -125,6 +130,12 @@ impl<K: Kernel> Server<K> {
         }
         self.control.pass();
         self.expire();
+        for (id, event_id, refused) in self.control.take_refused() {
+            let served = self.connections.get(&id);
+            if let Some(socket) = served.and_then(|served| served.verdicts.as_ref()) {
+                socket.refuse(event_id, refused);
+            }
+        }
         for id in self.control.take_closed() {
             self.close(id, &Closed::Refused("its grant was withdrawn".into()));
         }

@@ -25,7 +25,7 @@ fn daemon() -> Daemon {
     let text = grant(CLIENT, 1000)
         .replace(&format!("uid = {own}"), &format!("uid = {NOBODY}"))
         .replace("[events.process_fork]", "[events.process_exit]");
-    let daemon = Daemon::start_on(LiveKernel::load().unwrap(), &text);
+    let daemon = Daemon::start_on(LiveKernel::load(&[]).unwrap(), &text);
     let directory = daemon.socket.parent().unwrap();
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
     daemon
@@ -128,7 +128,7 @@ fn coverage_says_what_this_host_gives() {
             assert!(availability[wanted].as_str().is_some_and(|text| !text.is_empty()), "{row}");
         }
     }
-    let kernel = LiveKernel::load().unwrap();
+    let kernel = LiveKernel::load(&[]).unwrap();
     let exec = broker::event::EventType::from_name("process_exec").unwrap();
     assert!(kernel.availability(exec, broker::event::Class::Notify).is_there());
 }

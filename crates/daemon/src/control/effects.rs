@@ -3,14 +3,18 @@
 
 use abi::{DeadlineMissed, EventType, RecordBuffer, RecordBuilder, ShuttingDown, StageChanged};
 use abi::{SHUTDOWN_REVOKED, SHUTDOWN_STOPPED};
-use broker::effect::{Effect, Notice};
+use broker::effect::{Effect, Masks, Notice};
+use broker::grant::Fallback;
 use broker::session::coverage::HostStage;
 use broker::slot::Slot;
+use broker::verdict::Verdict;
 
+use super::start::refusal;
 use super::{ConnectionId, Control};
 use crate::clock;
-use crate::kernel::{Kernel, KernelError};
+use crate::kernel::{Kernel, KernelError, Terms};
 use crate::log;
+use crate::verdicts::Refused;
 
 impl<K: Kernel> Control<K> {
     /// Does what is to be done, in its order. What the kernel refuses does not keep the rest from
@@ -32,7 +36,7 @@ impl<K: Kernel> Control<K> {
         match effect {
             Effect::Subscribe { slot, masks } => match self.sessions.in_slot(slot) {
                 // Of who has no ring yet the kernel is told as it gets one.
-                Some(_) => self.kernel.subscribe(slot, &masks),
+                Some(_) => self.subscribe_kernel(slot, &masks),
                 None => Ok(()),
             },
             Effect::Tell { slot, notice } => self.tell(slot, notice),
@@ -43,16 +47,39 @@ impl<K: Kernel> Control<K> {
                 self.sessions.connect(slot, None);
                 Ok(())
             }
-            // Nobody is asked as long as nothing on this host can ask, and rules are not installed:
-            // the coverage that the broker was given says so.
-            Effect::Ask { .. }
-            | Effect::Settle { .. }
-            | Effect::Concluded(_)
-            | Effect::Reply { .. }
-            | Effect::Remember { .. }
-            | Effect::Forget { .. }
-            | Effect::ForgetAll { .. } => Ok(()),
+            Effect::Ask { slot, event_id, deadline } => self.kernel.ask(slot, event_id, deadline),
+            Effect::Settle { event_id, outcome, .. } => self.kernel.settle(event_id, outcome),
+            Effect::Reply { slot, event_id, status } => {
+                let connection = self.sessions.in_slot(slot).and_then(|found| found.connection);
+                let refused = connection.zip(refusal(status));
+                self.to_refuse.extend(refused.map(|(to, refused)| (to, event_id, refused)));
+                Ok(())
+            }
+            // A known denial is the broker's to give: the kernel side knows who allows.
+            Effect::Remember { slot, event, file, verdict: Verdict::Allow } => {
+                self.kernel.remember(slot, event, file)
+            }
+            Effect::ForgetAll { slot } => self.kernel.forget(slot),
+            // One file of a client that is not allowed any more: it has been changed, and the kernel
+            // side knows each version of a file apart.
+            Effect::Remember { .. } | Effect::Forget { .. } | Effect::Concluded(_) => Ok(()),
         }
+    }
+
+    /// Has the kernel side know what a client has, and on which terms it is asked.
+    pub(super) fn subscribe_kernel(
+        &mut self,
+        slot: Slot,
+        masks: &Masks,
+    ) -> Result<(), KernelError> {
+        let granted = self.broker.grant(slot).map(|grant| &grant.events);
+        let asked = granted.into_iter().flatten().filter(|(event, _)| masks.ask.contains(**event));
+        let terms = asked.map(|(event, granted)| {
+            let deny_full = granted.failure.queue_full == Fallback::Deny;
+            (*event, Terms { time: granted.deadline, deny_full })
+        });
+        let terms = terms.collect();
+        self.kernel.subscribe(slot, masks, &terms)
     }
 
     pub(super) fn end(&mut self, slot: Slot) -> Result<(), KernelError> {
@@ -70,6 +97,11 @@ impl<K: Kernel> Control<K> {
         }
         let Some(record) = record_of(notice) else { return Ok(()) };
         self.kernel.write(slot, record.as_bytes())
+    }
+
+    /// Answers that were held and do not count, with whose they were; each comes once.
+    pub fn take_refused(&mut self) -> Vec<(ConnectionId, u64, Refused)> {
+        std::mem::take(&mut self.to_refuse)
     }
 
     /// Connections whose sessions ended from this side, to be closed; each comes once.

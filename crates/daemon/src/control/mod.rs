@@ -35,7 +35,7 @@ use crate::lifecycle::Lifecycle;
 use crate::measure::Measurer;
 use crate::sessions::Sessions;
 use crate::varlink::{self, Call, Interface, SERVICE, ServiceError, ServiceInfo};
-use crate::verdicts::VerdictSocket;
+use crate::verdicts::{Refused, VerdictSocket};
 use open::Request;
 
 /// What names a connection, to the server and here.
@@ -102,6 +102,8 @@ pub struct Control<K> {
     boot_id: String,
     /// Connections that are to be closed from this side.
     to_close: Vec<ConnectionId>,
+    /// Answers that were held until their question came, and do not count.
+    to_refuse: Vec<(ConnectionId, u64, Refused)>,
     started: Time,
     connections: usize,
 }

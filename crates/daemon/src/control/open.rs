@@ -204,6 +204,9 @@ impl<K: Kernel> Control<K> {
         opened: &Opened,
     ) -> Result<OwnedFd, KernelError> {
         let slot = opened.id.slot;
+        if opened.resumed {
+            self.kernel.exempt(slot, process)?;
+        }
         let path = executable.path.as_deref().map(String::from_utf8_lossy);
         let digest = executable.digest.map(|digest| Sha256(digest).to_string());
         if let Some(session) = self.sessions.in_slot(slot).filter(|_| opened.resumed) {
@@ -217,6 +220,7 @@ impl<K: Kernel> Control<K> {
         }
         let ring_bytes = request.ring_bytes.unwrap_or(opened.ring_bytes).min(opened.ring_bytes);
         let ring = self.kernel.admit(slot, ring_bytes)?;
+        self.kernel.exempt(slot, process)?;
         let given = copy(&ring);
         let grant = self.grant(&request.client);
         self.sessions.insert(Session {
@@ -235,9 +239,9 @@ impl<K: Kernel> Control<K> {
             inverted: false,
         });
         // What was said of the slot before it had a ring.
-        let mut all = self.broker.status();
-        if let Some(status) = all.find(|status| status.slot == slot) {
-            self.kernel.subscribe(slot, status.masks)?;
+        let status = self.broker.status().find(|status| status.slot == slot);
+        if let Some(masks) = status.map(|status| *status.masks) {
+            self.subscribe_kernel(slot, &masks)?;
         }
         given
     }

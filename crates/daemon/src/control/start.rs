@@ -2,23 +2,28 @@
 //! The control plane begins, goes with the time, takes new grants and ends.
 
 use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use broker::grant::Grants;
 use broker::session::SessionId;
 use broker::session::coverage::{Availability as Known, Coverage};
 use broker::time::Time;
-use broker::verdict::{Answer as Said, Status, Verdict as Word};
+use broker::verdict::{Answer as Said, Outcome, Status, Verdict as Word};
 use broker::{Broker, Settings};
 
 use super::{API, ConnectionId, Control};
-use crate::kernel::{Availability, Kernel};
+use crate::kernel::{Asked, Availability, Kernel};
 use crate::lifecycle::{Area, Lifecycle};
 use crate::measure::Measurer;
 use crate::sessions::Sessions;
 use crate::verdicts::{Refused, Verdict};
 use crate::{clock, grants, log};
+
+/// How often the kernel side hears that this process works: four times in the patience of the gate.
+const BEAT: Duration = Duration::from_millis(500);
 
 impl<K: Kernel> Control<K> {
     /// With the grants of the directory, and nobody connected.
@@ -38,6 +43,7 @@ impl<K: Kernel> Control<K> {
             grant_errors: Vec::new(),
             boot_id: boot_id.context("reading the boot id")?.trim().to_owned(),
             to_close: Vec::new(),
+            to_refuse: Vec::new(),
             started: clock::now(),
             connections: 0,
         };
@@ -68,7 +74,38 @@ impl<K: Kernel> Control<K> {
     /// When [`Control::pass`] is to be called, if nothing happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Time {
-        self.broker.next_deadline().unwrap_or(Time::NEVER)
+        let due = self.broker.next_deadline().unwrap_or(Time::NEVER);
+        if self.kernel.questions().is_some() { due.min(clock::now().after(BEAT)) } else { due }
+    }
+
+    /// Readable when tasks wait for verdicts; `None` if nobody can be asked on this host.
+    #[must_use]
+    pub fn questions(&self) -> Option<BorrowedFd<'_>> {
+        self.kernel.questions()
+    }
+
+    /// Takes what tasks wait for to those who decide.
+    pub fn take_questions(&mut self) {
+        loop {
+            let mut effects = Vec::new();
+            match self.kernel.next_question() {
+                Ok(Some(Asked::Question(question))) => {
+                    let asked = self.broker.ask(clock::now(), question, &mut effects);
+                    if let Err(error) = asked {
+                        // Nobody will answer it, so the task goes on as was declared.
+                        log::error(&error);
+                        let settled = self.kernel.settle(question.event_id, Outcome::Cancelled);
+                        settled.unwrap_or_else(|error| log::error(&error));
+                    }
+                }
+                Ok(Some(Asked::Withdrawn(event_id))) => {
+                    self.broker.cancel(clock::now(), event_id, &mut effects);
+                }
+                Ok(None) => return,
+                Err(error) => return log::error(&error),
+            }
+            self.carry_out_or_log(effects);
+        }
     }
 
     /// Does what has become due.
@@ -76,6 +113,7 @@ impl<K: Kernel> Control<K> {
         let mut effects = Vec::new();
         self.broker.pass(clock::now(), &mut effects);
         self.carry_out_or_log(effects);
+        self.kernel.beat().unwrap_or_else(|error| log::error(&error));
     }
 
     /// Tells everybody that this ends, and takes the rings away.

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A kernel side of plain tables, for tests and fuzzing.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use broker::effect::Masks;
 use broker::event::{Class, EventType};
-use broker::slot::{ProcessKey, Slot};
+use broker::slot::{FileKey, ProcessKey, Slot};
+use broker::time::Time;
+use broker::verdict::Outcome;
 use rustix::fs::MemfdFlags;
 
-use super::{Availability, Counts, Kernel, KernelError, MuteTarget};
+use super::{Asked, Availability, Counts, Kernel, KernelError, MuteTarget, Terms};
 
 /// Keeps what it is told. Its rings are empty files in memory.
 #[derive(Debug, Default)]
@@ -22,6 +24,12 @@ pub struct FakeKernel {
     pub removed: Option<FakeSlot>,
     /// Operations that fail.
     pub failing: BTreeSet<&'static str>,
+    /// What [`Kernel::next_question`] gives, the first one first.
+    pub asked: VecDeque<Asked>,
+    /// Readable when `asked` has something; who puts something in writes to it.
+    pub ready: Option<OwnedFd>,
+    /// How questions were settled, by the number of the event.
+    pub settled: BTreeMap<u64, Outcome>,
 }
 
 /// One client's part.
@@ -31,6 +39,14 @@ pub struct FakeSlot {
     pub ring_bytes: u32,
     /// What it subscribes to.
     pub masks: Masks,
+    /// The terms of what it is asked about.
+    pub terms: BTreeMap<EventType, Terms>,
+    /// The process that is exempt of questions.
+    pub exempt: Option<ProcessKey>,
+    /// Questions that it was to be given, with their deadlines.
+    pub given: BTreeMap<u64, Time>,
+    /// What it need not be asked about.
+    pub known: BTreeSet<(EventType, u64)>,
     /// What it does not want.
     pub mutes: BTreeSet<MuteTarget>,
     /// Whether that is all it wants.
@@ -81,8 +97,19 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    fn subscribe(&mut self, slot: Slot, masks: &Masks) -> Result<(), KernelError> {
-        self.slot("subscribe", slot)?.masks = *masks;
+    fn subscribe(
+        &mut self,
+        slot: Slot,
+        masks: &Masks,
+        terms: &BTreeMap<EventType, Terms>,
+    ) -> Result<(), KernelError> {
+        let slot = self.slot("subscribe", slot)?;
+        (slot.masks, slot.terms) = (*masks, terms.clone());
+        Ok(())
+    }
+
+    fn exempt(&mut self, slot: Slot, process: ProcessKey) -> Result<(), KernelError> {
+        self.slot("exempt", slot)?.exempt = Some(process);
         Ok(())
     }
 
@@ -114,5 +141,41 @@ impl Kernel for FakeKernel {
         self.fails("keys")?;
         let key = |pid| ProcessKey { pid, start: u64::from(pid) * 1000 };
         Ok(Some((key(pid), key(1))))
+    }
+
+    fn questions(&self) -> Option<BorrowedFd<'_>> {
+        self.ready.as_ref().map(AsFd::as_fd)
+    }
+
+    fn next_question(&mut self) -> Result<Option<Asked>, KernelError> {
+        if let Some(ready) = &self.ready {
+            // Whatever was written: it has been heard.
+            let _ = rustix::io::read(ready, &mut [0; 8]);
+        }
+        Ok(self.asked.pop_front())
+    }
+
+    fn ask(&mut self, slot: Slot, event_id: u64, deadline: Time) -> Result<(), KernelError> {
+        self.slot("ask", slot)?.given.insert(event_id, deadline);
+        Ok(())
+    }
+
+    fn settle(&mut self, event_id: u64, outcome: Outcome) -> Result<(), KernelError> {
+        self.settled.insert(event_id, outcome);
+        Ok(())
+    }
+
+    fn remember(&mut self, slot: Slot, event: EventType, file: FileKey) -> Result<(), KernelError> {
+        self.slot("remember", slot)?.known.insert((event, file.inode));
+        Ok(())
+    }
+
+    fn forget(&mut self, slot: Slot) -> Result<(), KernelError> {
+        self.slot("forget", slot)?.known.clear();
+        Ok(())
+    }
+
+    fn beat(&mut self) -> Result<(), KernelError> {
+        Ok(())
     }
 }

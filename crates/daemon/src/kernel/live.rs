@@ -2,15 +2,20 @@
 //! The kernel side as it is: `probes`.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use broker::effect::Masks;
 use broker::event::{Class, EventType};
-use broker::slot::{ProcessKey, Slot};
+use broker::slot::{FileKey, ProcessKey, Slot};
+use broker::time::Time;
+use broker::verdict::Outcome;
 use probes::ProcessKeys;
-use probes::events::{EventCoverage, Hooks, Mechanism, Mute, Ring};
+use probes::events::{AskTerms, EventCoverage, Hooks, Mechanism, Mute, Ring, Written};
 
-use super::{Availability, Counts, Kernel, KernelError, MuteTarget};
+use super::asking::Asking;
+use super::{Asked, Availability, Counts, Kernel, KernelError, MuteTarget, Terms, written};
+use crate::log;
 
 /// The programs of this host's kernel, and the rings of its clients.
 #[derive(Debug)]
@@ -19,19 +24,25 @@ pub struct LiveKernel {
     keys: ProcessKeys,
     rings: BTreeMap<Slot, Ring>,
     coverage: Vec<EventCoverage>,
+    asking: Asking,
+    /// Processes that never wait for a verdict, because they are clients.
+    exempt: BTreeMap<Slot, ProcessKey>,
 }
 
 impl LiveKernel {
-    /// Loads the programs. Nothing is attached before somebody subscribes.
-    pub fn load() -> Result<Self, KernelError> {
+    /// Loads the programs. Nothing is attached before somebody subscribes. Where there is no gate, what
+    /// is executed in `ask_directories` is asked about through fanotify.
+    pub fn load(ask_directories: &[PathBuf]) -> Result<Self, KernelError> {
         let hooks = Hooks::load().map_err(failed("loading the programs of events"))?;
         let keys = ProcessKeys::load().map_err(failed("loading the program for process keys"))?;
         let coverage = hooks.coverage();
-        Ok(Self { hooks, keys, rings: BTreeMap::new(), coverage })
+        let asking = Asking::open(&hooks, ask_directories)?;
+        let (rings, exempt) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { hooks, keys, rings, coverage, asking, exempt })
     }
 }
 
-fn failed<E: std::fmt::Display>(operation: &'static str) -> impl Fn(E) -> KernelError {
+pub(super) fn failed<E: std::fmt::Display>(operation: &'static str) -> impl Fn(E) -> KernelError {
     move |error| KernelError { operation, reason: error.to_string() }
 }
 
@@ -60,15 +71,18 @@ impl Kernel for LiveKernel {
         let Some(found) = found else {
             return lacking("nothing tells of it in this version");
         };
+        if class == Class::Ask {
+            return self.asking.availability(event, found.ask.clone().map(|_| ()));
+        }
         let here = match class {
             Class::Notify => &found.notify,
-            Class::Rule => &found.deny,
-            Class::Ask => &found.ask,
+            Class::Rule | Class::Ask => &found.deny,
         };
         match (here, class) {
             (Err(reason), _) => lacking(reason),
-            (Ok(_), Class::Rule) => lacking("rules cannot be installed in this version"),
-            (Ok(_), Class::Ask) => lacking("nobody is asked in this version"),
+            (Ok(_), Class::Rule | Class::Ask) => {
+                lacking("rules cannot be installed in this version")
+            }
             (Ok(mechanism), Class::Notify) => {
                 let mechanism = match mechanism {
                     Mechanism::Tracepoint => "tracepoint",
@@ -90,12 +104,40 @@ impl Kernel for LiveKernel {
 
     fn remove(&mut self, slot: Slot) -> Result<(), KernelError> {
         self.rings.remove(&slot);
-        self.hooks.remove(number(slot)).map_err(failed("removing a client"))
+        let forgotten = match self.exempt.remove(&slot) {
+            Some(process) => self.asking.forget(slot, process),
+            None => Ok(()),
+        };
+        self.hooks.remove(number(slot)).map_err(failed("removing a client"))?;
+        forgotten
     }
 
-    fn subscribe(&mut self, slot: Slot, masks: &Masks) -> Result<(), KernelError> {
+    fn subscribe(
+        &mut self,
+        slot: Slot,
+        masks: &Masks,
+        terms: &BTreeMap<EventType, Terms>,
+    ) -> Result<(), KernelError> {
         let subscribed = self.hooks.subscribe(number(slot), masks.notify.0);
-        subscribed.map_err(failed("subscribing"))
+        subscribed.map_err(failed("subscribing"))?;
+        // What is declared holds before anybody is asked.
+        self.asking.subscribe(slot, masks)?;
+        let gate = self.coverage.iter().filter(|coverage| coverage.ask.is_ok());
+        let asked: Vec<_> = gate
+            .filter_map(|coverage| {
+                let event = EventType::from_number(coverage.kind.number().into())?;
+                let Terms { time, deny_full } = *terms.get(&event)?;
+                masks.ask.contains(event).then_some((coverage.kind, AskTerms { time, deny_full }))
+            })
+            .collect();
+        self.hooks.ask(number(slot), &asked).map_err(failed("having a client asked"))
+    }
+
+    fn exempt(&mut self, slot: Slot, process: ProcessKey) -> Result<(), KernelError> {
+        if let Some(before) = self.exempt.insert(slot, process) {
+            self.asking.forget(slot, before)?;
+        }
+        self.asking.exempt(slot, process)
     }
 
     fn mute(&mut self, slot: Slot, target: &MuteTarget) -> Result<(), KernelError> {
@@ -127,5 +169,44 @@ impl Kernel for LiveKernel {
             let process = ProcessKey { pid: keys.pid, start: keys.start };
             (process, ProcessKey { pid: keys.parent_pid, start: keys.parent_start })
         }))
+    }
+
+    fn questions(&self) -> Option<BorrowedFd<'_>> {
+        self.asking.is_open().then(|| self.asking.as_fd())
+    }
+
+    fn next_question(&mut self) -> Result<Option<Asked>, KernelError> {
+        self.asking.next().or_else(|error| {
+            // All that waited went on as declared; whoever comes next is asked again.
+            log::error(&error);
+            self.asking.open_again(&self.hooks).map(|()| None)
+        })
+    }
+
+    fn ask(&mut self, slot: Slot, event_id: u64, deadline: Time) -> Result<(), KernelError> {
+        let Some(question) = self.asking.unwritten(event_id) else { return Ok(()) };
+        let key = self.keys.of(question.process.pid).ok().flatten();
+        let key = key.map(|keys| ProcessKey { pid: keys.pid, start: keys.start });
+        let record = written::asked(question, key, deadline);
+        let done = self.hooks.write(number(slot), record.as_bytes(), true);
+        match done.map_err(failed("asking a client"))? {
+            Written::Done | Written::Lost => Ok(()),
+        }
+    }
+
+    fn settle(&mut self, event_id: u64, outcome: Outcome) -> Result<(), KernelError> {
+        self.asking.settle(event_id, outcome)
+    }
+
+    fn remember(&mut self, slot: Slot, event: EventType, file: FileKey) -> Result<(), KernelError> {
+        self.asking.remember(slot, event, file)
+    }
+
+    fn forget(&mut self, slot: Slot) -> Result<(), KernelError> {
+        self.asking.forget_verdicts(slot)
+    }
+
+    fn beat(&mut self) -> Result<(), KernelError> {
+        self.asking.beat()
     }
 }

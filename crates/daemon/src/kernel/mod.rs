@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the daemon wants from the kernel side, as a trait: tests and fuzzing have it without a kernel.
 
+mod asking;
 mod fake;
 mod live;
+mod written;
 
-use std::os::fd::OwnedFd;
+use std::collections::BTreeMap;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use broker::effect::Masks;
 use broker::event::{Class, EventType};
-use broker::slot::{ProcessKey, Slot};
+use broker::slot::{FileKey, ProcessKey, Slot};
+use broker::time::Time;
+use broker::verdict::{Outcome, Question};
 
 pub use fake::FakeKernel;
 pub use live::LiveKernel;
@@ -80,6 +86,24 @@ pub struct Counts {
     pub lost: u64,
 }
 
+/// What a client that is asked about an event has declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// How long it has for its verdict.
+    pub time: Duration,
+    /// Whether it is a denial if the question does not fit into its ring.
+    pub deny_full: bool,
+}
+
+/// What comes of tasks that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// One waits to hear whether it may.
+    Question(Question),
+    /// The one with the event of this number does not wait any more.
+    Withdrawn(u64),
+}
+
 /// The kernel side. A slot is what a client is there; nothing is said of who has it.
 pub trait Kernel {
     /// Whether this host gives the class of the event. Asked only for classes that the event can
@@ -93,8 +117,18 @@ pub trait Kernel {
     /// Nothing is written for the slot any more.
     fn remove(&mut self, slot: Slot) -> Result<(), KernelError>;
 
-    /// From now on the slot has exactly these events.
-    fn subscribe(&mut self, slot: Slot, masks: &Masks) -> Result<(), KernelError>;
+    /// From now on the slot has exactly these events; `terms` are those of the events that it is asked
+    /// about.
+    fn subscribe(
+        &mut self,
+        slot: Slot,
+        masks: &Masks,
+        terms: &BTreeMap<EventType, Terms>,
+    ) -> Result<(), KernelError>;
+
+    /// The process is the slot's client: it never waits for a verdict, and what it starts never for
+    /// its.
+    fn exempt(&mut self, slot: Slot, process: ProcessKey) -> Result<(), KernelError>;
 
     /// What the target does is not written for the slot, or with inverted mutes only that.
     fn mute(&mut self, slot: Slot, target: &MuteTarget) -> Result<(), KernelError>;
@@ -115,4 +149,26 @@ pub trait Kernel {
     /// Keys of the process with this number and of its parent, as the kernel's records have them;
     /// `None` if there is none.
     fn keys(&mut self, pid: u32) -> Result<Option<(ProcessKey, ProcessKey)>, KernelError>;
+
+    /// Readable when there may be something for [`Kernel::next_question`]; `None` if nobody can be asked
+    /// on this host.
+    fn questions(&self) -> Option<BorrowedFd<'_>>;
+
+    /// The next of what comes of tasks that wait; none if there is none now.
+    fn next_question(&mut self) -> Result<Option<Asked>, KernelError>;
+
+    /// The client of the slot is asked: it gets the record, unless the kernel has written it already.
+    fn ask(&mut self, slot: Slot, event_id: u64, deadline: Time) -> Result<(), KernelError>;
+
+    /// The task that waits goes on.
+    fn settle(&mut self, event_id: u64, outcome: Outcome) -> Result<(), KernelError>;
+
+    /// The client of the slot allows this and need not be asked again.
+    fn remember(&mut self, slot: Slot, event: EventType, file: FileKey) -> Result<(), KernelError>;
+
+    /// Nothing that the client of the slot allowed holds any more.
+    fn forget(&mut self, slot: Slot) -> Result<(), KernelError>;
+
+    /// Called at least twice a second: without it all that waits goes on as was declared.
+    fn beat(&mut self) -> Result<(), KernelError>;
 }

@@ -4,9 +4,10 @@
 
 pub(crate) mod idl;
 
+use std::collections::BTreeMap;
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::thread::JoinHandleExt;
 use std::path::PathBuf;
@@ -16,9 +17,13 @@ use std::time::Duration;
 
 use broker::effect::Masks;
 use broker::event::{Class, EventType};
-use broker::slot::{ProcessKey, Slot};
+use broker::slot::{FileKey, ProcessKey, Slot};
+use broker::time::Time;
+use broker::verdict::Outcome;
 use daemon::control::{Control, INTERFACE};
-use daemon::kernel::{Availability, Counts, FakeKernel, Kernel, KernelError, MuteTarget};
+use daemon::kernel::{
+    Asked, Availability, Counts, FakeKernel, Kernel, KernelError, MuteTarget, Terms,
+};
 use daemon::server::Server;
 use daemon::settings::listen;
 use daemon::signals::Signals;
@@ -30,12 +35,31 @@ use tempfile::TempDir;
 pub(crate) const CLIENT: &str = "org.example.test";
 
 /// A kernel side that a test can look into while it is served.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Shared(Arc<Mutex<FakeKernel>>);
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    kernel: Arc<Mutex<FakeKernel>>,
+    questions: Arc<OwnedFd>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let flags = rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
+        let questions = rustix::event::eventfd(0, flags).unwrap();
+        let ready = Some(questions.try_clone().unwrap());
+        let kernel = FakeKernel { ready, ..FakeKernel::default() };
+        Self { kernel: Arc::new(Mutex::new(kernel)), questions: Arc::new(questions) }
+    }
+}
 
 impl Shared {
     pub(crate) fn get(&self) -> MutexGuard<'_, FakeKernel> {
-        self.0.lock().unwrap()
+        self.kernel.lock().unwrap()
+    }
+
+    /// A task waits, or does not wait any more.
+    pub(crate) fn asks(&self, asked: Asked) {
+        self.get().asked.push_back(asked);
+        rustix::io::write(&self.questions, &1_u64.to_ne_bytes()).unwrap();
     }
 }
 
@@ -49,8 +73,37 @@ impl Kernel for Shared {
     fn remove(&mut self, slot: Slot) -> Result<(), KernelError> {
         self.get().remove(slot)
     }
-    fn subscribe(&mut self, slot: Slot, masks: &Masks) -> Result<(), KernelError> {
-        self.get().subscribe(slot, masks)
+    fn subscribe(
+        &mut self,
+        slot: Slot,
+        masks: &Masks,
+        terms: &BTreeMap<EventType, Terms>,
+    ) -> Result<(), KernelError> {
+        self.get().subscribe(slot, masks, terms)
+    }
+    fn exempt(&mut self, slot: Slot, process: ProcessKey) -> Result<(), KernelError> {
+        self.get().exempt(slot, process)
+    }
+    fn questions(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.questions.as_fd())
+    }
+    fn next_question(&mut self) -> Result<Option<Asked>, KernelError> {
+        self.get().next_question()
+    }
+    fn ask(&mut self, slot: Slot, event_id: u64, deadline: Time) -> Result<(), KernelError> {
+        self.get().ask(slot, event_id, deadline)
+    }
+    fn settle(&mut self, event_id: u64, outcome: Outcome) -> Result<(), KernelError> {
+        self.get().settle(event_id, outcome)
+    }
+    fn remember(&mut self, slot: Slot, event: EventType, file: FileKey) -> Result<(), KernelError> {
+        self.get().remember(slot, event, file)
+    }
+    fn forget(&mut self, slot: Slot) -> Result<(), KernelError> {
+        self.get().forget(slot)
+    }
+    fn beat(&mut self) -> Result<(), KernelError> {
+        self.get().beat()
     }
     fn mute(&mut self, slot: Slot, target: &MuteTarget) -> Result<(), KernelError> {
         self.get().mute(slot, target)
@@ -115,6 +168,12 @@ impl Daemon {
     /// On another kernel side, with this grant.
     pub(crate) fn start_on<K: Kernel + Send + 'static>(kernel: K, grant: &str) -> Self {
         Self::launch(kernel, Shared::default(), &[("test.toml", grant.to_owned())])
+    }
+
+    /// On the tables, with this grant alone.
+    pub(crate) fn start_on_fake(grant: &str) -> Self {
+        let kernel = Shared::default();
+        Self::launch(kernel.clone(), kernel, &[("test.toml", grant.to_owned())])
     }
 
     fn launch<K: Kernel + Send + 'static>(

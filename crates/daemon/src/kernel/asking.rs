@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Tasks that wait for verdicts, by whichever mechanism: the gate, or fanotify where there is no gate.
+//!
+//! Both give questions and take answers alike (`probes::Questions`). Here a question is known by the
+//! number of its event, as everywhere else in the daemon, and the mechanism that it came from is not
+//! seen any more.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use broker::effect::Masks;
+use broker::event::{EventSet, EventType};
+use broker::slot::{FileKey, ProcessKey, Slot, SlotSet};
+use broker::verdict::{Outcome, Question};
+use probes::events::Hooks;
+use probes::{Fanotify, Gate, GateOptions, Notice, QuestionId, Questions, Reply};
+use rustix::event::epoll;
+
+use super::live::failed;
+use super::{Asked, Availability, KernelError};
+
+/// What a question came from, as the number of an event of epoll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Gate,
+    Fanotify,
+}
+
+/// Where one question waits, and what of it is still needed.
+#[derive(Debug)]
+struct Waiting {
+    source: Source,
+    id: QuestionId,
+    /// From fanotify: nobody has written the record yet.
+    unwritten: Option<probes::Question>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Asking {
+    gate: Result<Gate, String>,
+    fanotify: Result<Fanotify, String>,
+    /// Readable when one of them has something to say.
+    ready: OwnedFd,
+    waiting: BTreeMap<u64, Waiting>,
+    /// Who is asked about what through fanotify, by slot.
+    asked: [EventSet; broker::slot::SLOTS],
+    /// Whom a type is denied for while nobody answers, by type.
+    deny_when_gone: BTreeMap<EventType, SlotSet>,
+}
+
+impl Asking {
+    /// Opens the gate where there can be one; else fanotify, on the directories that are named.
+    pub(super) fn open(hooks: &Hooks, directories: &[PathBuf]) -> Result<Self, KernelError> {
+        let ready =
+            epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("making an epoll"))?;
+        let mut asking = Self {
+            gate: open_gate(hooks),
+            fanotify: Err("the gate is used instead".into()),
+            ready,
+            waiting: BTreeMap::new(),
+            asked: [EventSet::default(); broker::slot::SLOTS],
+            deny_when_gone: BTreeMap::new(),
+        };
+        if asking.gate.is_err() {
+            asking.fanotify = open_fanotify(directories);
+        }
+        let readable = epoll::EventFlags::IN;
+        let sources: [(Source, Option<BorrowedFd<'_>>); 2] = [
+            (Source::Gate, asking.gate.as_ref().ok().map(Gate::descriptor)),
+            (Source::Fanotify, asking.fanotify.as_ref().ok().map(Fanotify::descriptor)),
+        ];
+        for (source, descriptor) in sources {
+            let Some(descriptor) = descriptor else { continue };
+            let data = epoll::EventData::new_u64(source as u64);
+            epoll::add(&asking.ready, descriptor, data, readable)
+                .map_err(failed("waiting for questions"))?;
+        }
+        Ok(asking)
+    }
+
+    /// Whether anybody can be asked about anything.
+    pub(super) fn is_open(&self) -> bool {
+        self.gate.is_ok() || self.fanotify.is_ok()
+    }
+
+    /// After a mechanism has come to its end: all that waited in it has gone on.
+    pub(super) fn open_again(&mut self, hooks: &Hooks) -> Result<(), KernelError> {
+        self.waiting.retain(|_, waiting| waiting.source != Source::Gate);
+        // The old one goes first, as it is the one that programs know.
+        self.gate = Err("it is opened again".into());
+        self.gate = open_gate(hooks);
+        let gate = self.gate.as_ref().map_err(failed("opening the gate again"))?;
+        let data = epoll::EventData::new_u64(Source::Gate as u64);
+        epoll::add(&self.ready, gate.descriptor(), data, epoll::EventFlags::IN)
+            .map_err(failed("waiting for questions"))
+    }
+
+    pub(super) fn availability(&self, event: EventType, hooks: Result<(), String>) -> Availability {
+        match (&self.gate, hooks, &self.fanotify) {
+            (Ok(_), Ok(()), _) => {
+                Availability::Available { mechanism: "LSM hook, waiting in the gate".into() }
+            }
+            (Ok(_), Err(reason), _) => Availability::Unavailable { reason },
+            (Err(_), _, Ok(_)) if event == EventType::PROCESS_EXEC => Availability::Reduced {
+                mechanism: "fanotify".into(),
+                reason:
+                    "only what lies directly in the directories that --ask-directory names, and \
+                         allowed as the daemon ends"
+                        .into(),
+            },
+            (Err(gate), _, Err(fanotify)) if event == EventType::PROCESS_EXEC => {
+                Availability::Unavailable { reason: format!("{gate}; {fanotify}") }
+            }
+            (Err(reason), _, _) => Availability::Unavailable { reason: reason.clone() },
+        }
+    }
+
+    fn source(&mut self, source: Source) -> Option<&mut dyn Questions> {
+        match source {
+            Source::Gate => self.gate.as_mut().ok().map(|gate| gate as &mut dyn Questions),
+            Source::Fanotify => {
+                self.fanotify.as_mut().ok().map(|fanotify| fanotify as &mut dyn Questions)
+            }
+        }
+    }
+
+    /// The next question, or one that needs no answer any more.
+    pub(super) fn next(&mut self) -> Result<Option<Asked>, KernelError> {
+        for source in [Source::Gate, Source::Fanotify] {
+            let Some(questions) = self.source(source) else { continue };
+            match questions.next().map_err(failed("taking a question"))? {
+                Some(Notice::Asked(question)) => {
+                    let kind = u16::try_from(question.kind).ok();
+                    match kind.and_then(EventType::from_number) {
+                        Some(event) => return Ok(Some(self.take(source, event, question))),
+                        // Programs of another version: nobody here knows what it is about.
+                        None => questions
+                            .answer(question.id, Reply::FallBack)
+                            .map_err(failed("answering a task that waits"))?,
+                    }
+                }
+                Some(Notice::Withdrawn(id)) => {
+                    let same = |(_, one): &(&u64, &Waiting)| (one.source, one.id) == (source, id);
+                    let Some(event_id) = self.waiting.iter().find(same).map(|(id, _)| *id) else {
+                        continue;
+                    };
+                    self.waiting.remove(&event_id);
+                    return Ok(Some(Asked::Withdrawn(event_id)));
+                }
+                None => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn take(&mut self, source: Source, event: EventType, question: probes::Question) -> Asked {
+        let probes::Question { event_id, askers, process, file, .. } = question;
+        let asked = Question {
+            event_id,
+            event,
+            file: FileKey { device: file.device, inode: file.inode, version: file.version },
+            process: ProcessKey { pid: process.pid, start: process.start },
+            askers: SlotSet(askers),
+            // Whether the version can be trusted is judged as it is remembered.
+            cacheable: file.inode != 0,
+        };
+        let id = question.id;
+        let unwritten = (source == Source::Fanotify).then_some(question);
+        self.waiting.insert(event_id, Waiting { source, id, unwritten });
+        Asked::Question(asked)
+    }
+
+    /// The question of an event that came without a record.
+    pub(super) fn unwritten(&self, event_id: u64) -> Option<&probes::Question> {
+        self.waiting.get(&event_id)?.unwritten.as_ref()
+    }
+
+    /// The task of an event goes on.
+    pub(super) fn settle(&mut self, event_id: u64, outcome: Outcome) -> Result<(), KernelError> {
+        let Some(Waiting { source, id, .. }) = self.waiting.remove(&event_id) else {
+            return Ok(());
+        };
+        let reply = match outcome {
+            Outcome::Allow => Reply::Allow,
+            Outcome::Deny { error } => Reply::Deny(error),
+            Outcome::Cancelled => Reply::FallBack,
+        };
+        let Some(questions) = self.source(source) else { return Ok(()) };
+        questions.answer(id, reply).map_err(failed("answering a task that waits"))
+    }
+
+    /// A client is asked about these events from now on, and what holds when nobody answers.
+    pub(super) fn subscribe(&mut self, slot: Slot, masks: &Masks) -> Result<(), KernelError> {
+        if let Some(asked) = self.asked.get_mut(slot.index()) {
+            *asked = masks.ask;
+        }
+        if let Ok(fanotify) = &mut self.fanotify {
+            let exec = Slot::all()
+                .zip(self.asked)
+                .filter(|(_, asked)| asked.contains(EventType::PROCESS_EXEC));
+            let exec = exec.fold(0, |askers, (slot, _)| askers | 1 << slot.index());
+            fanotify.set_askers(exec, 0);
+        }
+        let Ok(gate) = &self.gate else { return Ok(()) };
+        for event in EventType::all() {
+            let denied = self.deny_when_gone.entry(event).or_default();
+            let before = *denied;
+            if masks.deny_when_gone.contains(event) {
+                denied.insert(slot);
+            } else {
+                denied.remove(slot);
+            }
+            if *denied != before {
+                let changed = gate.maps().deny_unanswered(event.number().into(), denied.0);
+                changed.map_err(failed("declaring what holds when nobody answers"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a client does itself is no question to anybody, and what it starts is none to it: who has
+    /// to answer must not have to wait for an answer.
+    pub(super) fn exempt(&mut self, slot: Slot, process: ProcessKey) -> Result<(), KernelError> {
+        let key = probes::ProcessKey { pid: process.pid, start: process.start };
+        if let Ok(fanotify) = &mut self.fanotify {
+            fanotify.exempt(key, u64::MAX, 1 << slot.index());
+        }
+        let Ok(gate) = &self.gate else { return Ok(()) };
+        gate.maps().exempt(key, u64::MAX, 1 << slot.index()).map_err(failed("exempting a client"))
+    }
+
+    /// The process is no client any more, and what the client had allowed is forgotten.
+    pub(super) fn forget(&mut self, slot: Slot, process: ProcessKey) -> Result<(), KernelError> {
+        let key = probes::ProcessKey { pid: process.pid, start: process.start };
+        if let Ok(fanotify) = &mut self.fanotify {
+            fanotify.no_longer_exempt(key);
+        }
+        let Ok(gate) = &self.gate else { return Ok(()) };
+        gate.maps().no_longer_exempt(key).map_err(failed("exempting a client no more"))?;
+        self.forget_verdicts(slot)
+    }
+
+    /// Nothing that a client said of a file holds any more.
+    pub(super) fn forget_verdicts(&mut self, slot: Slot) -> Result<(), KernelError> {
+        let Ok(gate) = &self.gate else { return Ok(()) };
+        gate.maps().forget_clients(1 << slot.index()).map_err(failed("forgetting verdicts"))
+    }
+
+    /// A client allows this file, and need not be asked again while it stays as it is.
+    pub(super) fn remember(
+        &mut self,
+        slot: Slot,
+        event: EventType,
+        file: FileKey,
+    ) -> Result<(), KernelError> {
+        let Ok(gate) = &self.gate else { return Ok(()) };
+        let FileKey { device, inode, version } = file;
+        let file = probes::FileKey { device, inode, version };
+        let known = gate.maps().allow(event.number().into(), file, 1 << slot.index());
+        known.map(|_| ()).map_err(failed("remembering a verdict"))
+    }
+
+    /// The daemon works: see `GateOptions::watchdog`.
+    pub(super) fn beat(&mut self) -> Result<(), KernelError> {
+        let Ok(gate) = &mut self.gate else { return Ok(()) };
+        gate.beat().map_err(failed("keeping the gate open"))
+    }
+}
+
+impl AsFd for Asking {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ready.as_fd()
+    }
+}
+
+fn open_gate(hooks: &Hooks) -> Result<Gate, String> {
+    probes::gate_support()?;
+    let maps = hooks.gate_maps().map_err(|error| error.to_string())?;
+    Gate::open(maps, GateOptions::default()).map_err(|error| error.to_string())
+}
+
+fn open_fanotify(directories: &[PathBuf]) -> Result<Fanotify, String> {
+    if directories.is_empty() {
+        return Err("with --ask-directory DIR, what is executed there is asked about through \
+                    fanotify"
+            .into());
+    }
+    let fanotify = Fanotify::open().map_err(|error| error.to_string())?;
+    for directory in directories {
+        let marked = fanotify.mark(directory, false);
+        marked.map_err(|error| format!("{}: {error}", directory.display()))?;
+    }
+    Ok(fanotify)
+}
