@@ -57,7 +57,7 @@ fn build(test: &str) -> anyhow::Result<PathBuf> {
     let output = Command::new(cargo)
         .args([
             "test",
-            "--workspace",
+            "--package=probes",
             "--locked",
             "--no-run",
             "--message-format=json",
