@@ -57,7 +57,7 @@ fn build(test: &str) -> anyhow::Result<PathBuf> {
     let output = Command::new(cargo)
         .args([
             "test",
-            "--package=probes",
+            "--workspace",
             "--locked",
             "--no-run",
             "--message-format=json",
