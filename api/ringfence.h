@@ -175,7 +175,10 @@ struct ringfence_file {
 	__u32 digest_algorithm;
 	/* fs-verity's digest of the file, where it has one. */
 	__u8 digest[32];
-	/* As the kernel has it (d_path), not as the caller wrote it. */
+	/* As the kernel has it (d_absolute_path), not as the caller wrote it, and without "
+	 * (deleted)", which is a flag. What never was in a directory has its name behind a slash:
+	 * /memfd:NAME.
+	 */
 	struct ringfence_string path;
 };
 
@@ -381,10 +384,11 @@ struct ringfence_process_credentials {
 /* A file is mapped executable, or a mapping of it is made so. */
 struct ringfence_image_map {
 	struct ringfence_file file;
-	/* Where it was asked for or is, 0 if anywhere; length in bytes, 0 if not known. */
+	/* Where it is and how long, in bytes: of the whole mapping when its protection changes, 0
+	 * when it is mapped, for then it is not known yet. */
 	__u64 address;
 	__u64 length;
-	/* Of the file, in bytes. */
+	/* Of the file, in bytes; 0 when it is mapped. */
 	__u64 offset;
 	/* PROT_ */
 	__u32 protection;
@@ -398,7 +402,7 @@ struct ringfence_module_load {
 	struct ringfence_file file;
 	/* Its name, where it is known already. */
 	struct ringfence_string name;
-	/* RINGFENCE_MODULE_ */
+	/* RINGFENCE_MODULE_FROM_; 0: not known, where it is told of by a tracepoint. */
 	__u32 from;
 	__u32 reserved;
 };
@@ -434,7 +438,8 @@ struct ringfence_kernel_load {
 
 /* --- memory ---------------------------------------------------------------------------------- */
 
-/* Memory without a file is mapped executable, or any memory writable and executable. */
+/* Memory without a file is mapped executable, or any memory writable and executable. Address and
+ * length are 0: they are not known before it is mapped. */
 struct ringfence_memory_map {
 	__u64 address;
 	__u64 length;
@@ -457,7 +462,8 @@ struct ringfence_memory_protect {
 /* One process reads or writes the memory of another. */
 struct ringfence_memory_access {
 	struct ringfence_process_key target;
-	/* RINGFENCE_ACCESS_ */
+	/* RINGFENCE_ACCESS_, or both: who opens /proc/PID/mem or attaches by ptrace can do either.
+	 */
 	__u32 access;
 	/* By which way, RINGFENCE_ACCESS_BY_ */
 	__u32 by;

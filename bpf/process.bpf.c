@@ -176,7 +176,8 @@ struct {
 /*
  * Whether the running task is the last thread of its process. Each counts signal->live down before
  * it comes here (do_exit), so two that end at once can both see zero: the first one to say so is
- * the last thread.
+ * the last thread. It says so before it is taken off the process, so that whoever is alone then
+ * finds it; and who was alone all the time finds nothing and need not say so.
  */
 static __always_inline int is_last(struct task_struct *task)
 {
@@ -185,9 +186,9 @@ static __always_inline int is_last(struct task_struct *task)
 
 	if (BPF_CORE_READ(task, signal, live.counter))
 		return 0;
-	if (BPF_CORE_READ(task, signal, nr_threads) <= 1)
-		return 1;
 	put_key(&key, task);
+	if (BPF_CORE_READ(task, signal, nr_threads) <= 1)
+		return !bpf_map_lookup_elem(&ended, &key);
 	return !bpf_map_update_elem(&ended, &key, &yes, BPF_NOEXIST);
 }
 

@@ -279,6 +279,12 @@ static __always_inline struct buffer *begin(__u32 type, __u32 body)
 	}
 	begin_record(buffer, type, body);
 	put_actor(buffer);
+	/*
+	 * Programs that may sleep cannot use an LPM trie (check_map_prog_compatibility,
+	 * kernel/bpf/verifier.c). They define RINGFENCE_SLEEPABLE, and who mutes by path hears of
+	 * what they tell although it did not want to.
+	 */
+#ifndef RINGFENCE_SLEEPABLE
 	if (wanted & all->mute_path) {
 		muted |= muted_by_path(index);
 		wanted &= ~(muted ^ all->inverted);
@@ -287,6 +293,7 @@ static __always_inline struct buffer *begin(__u32 type, __u32 body)
 			return NULL;
 		}
 	}
+#endif
 	buffer->notify = wanted & subscribers->notify;
 	buffer->ask = wanted & subscribers->ask;
 	return buffer;

@@ -23,7 +23,7 @@ pub(crate) const THREAD: EventType = EventType::THREAD_CREATE;
 /// Enough for what a test and its neighbours do.
 pub(crate) const LARGE: u32 = 8 << 20;
 /// Long enough on any machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(100);
 
 /// The programs of processes: others would take time in each test.
 pub(crate) fn process_hooks() -> Hooks {
