@@ -45,7 +45,8 @@ pub struct Machine {
     pub memory: u32,
     /// Whether KVM runs the guest.
     pub kvm: bool,
-    /// Whether the guest's clock counts instructions: a nanosecond is one.
+    /// Whether the guest's clock counts instructions: a nanosecond is one. While it has nothing to do
+    /// its time passes at once.
     pub counted: bool,
     /// Further kernel parameters.
     pub append: String,
@@ -195,7 +196,7 @@ fn arguments(machine: &Machine, kernel: &Path, console: &Path, fds: [RawFd; 4]) 
     .chain(["-nodefaults".to_owned(), "-no-reboot".to_owned()])
     .collect();
     if machine.counted {
-        all.extend(["-icount".to_owned(), "shift=0".to_owned()]);
+        all.extend(["-icount".to_owned(), "shift=0,sleep=off".to_owned()]);
     }
     if let Some(socket) = &machine.monitor {
         all.extend(["-qmp".to_owned(), format!("unix:{},server=on,wait=off", file(socket))]);
@@ -224,7 +225,7 @@ mod tests {
         assert!(!all.contains("kvm") && !all.contains("-qmp"), "{all}");
         assert!(!all.contains("-icount"), "{all}");
         machine.counted = true;
-        assert!(line(&machine).contains("-icount shift=0"));
+        assert!(line(&machine).contains("-icount shift=0,sleep=off"));
         machine.counted = false;
         machine.kvm = true;
         machine.monitor = Some("/tmp/q".into());

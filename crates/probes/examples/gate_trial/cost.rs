@@ -10,14 +10,20 @@ use crate::remote::Remote;
 use crate::tasks::{End, Task, make_program};
 
 /// Enough for the fork of the task not to count.
-const TIMES: u32 = 2000;
+const TIMES: u32 = 1000;
+/// The least of so many tries is taken: what else the machine does only adds.
+const TRIES: u32 = 5;
 
 /// Nanoseconds of one mapping.
 fn one() -> anyhow::Result<u128> {
-    let start = Instant::now();
-    let (end, _) = Task::map(TIMES)?.end(Duration::from_secs(300))?;
-    ensure!(end == End::Done, "{end:?}");
-    Ok(start.elapsed().as_nanos() / u128::from(TIMES))
+    let mut least = u128::MAX;
+    for _ in 0..TRIES {
+        let start = Instant::now();
+        let (end, _) = Task::map(TIMES)?.end(Duration::from_secs(300))?;
+        ensure!(end == End::Done, "{end:?}");
+        least = least.min(start.elapsed().as_nanos() / u128::from(TIMES));
+    }
+    Ok(least)
 }
 
 /// On one processor, this process and all that it starts: on which one a task wakes must not count.
@@ -37,7 +43,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let before = daemon.stats()?.asked;
     let asked = one()?;
     let questions = daemon.stats()?.asked - before;
-    ensure!(questions == u64::from(TIMES), "{questions} questions");
+    ensure!(questions == u64::from(TIMES * TRIES), "{questions} questions");
     daemon.tell("keep")?;
     Task::map(1)?.end(Duration::from_secs(10))?;
     let before = daemon.stats()?.asked;

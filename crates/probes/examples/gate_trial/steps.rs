@@ -240,6 +240,10 @@ fn anchor(trial: &mut Trial) -> anyhow::Result<String> {
     let start = Instant::now();
     // SAFETY: a process of the daemon, which it made for this.
     ensure!(unsafe { libc::kill(anchor, libc::SIGKILL) } == 0, "no anchor {anchor}");
+    // It takes its turn to die, and stays a zombie until the daemon's pause is over.
+    while !std::fs::read_to_string(format!("/proc/{anchor}/stat"))?.contains(") Z ") {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     expect(exec()?, End::Done)?;
     trial.programs.maps.deny_unanswered(EXEC, FIRST)?;
     expect(exec()?, End::Refused(libc::EPERM))?;
