@@ -15,6 +15,7 @@ use crate::kernels::repository;
 pub struct Programs {
     ringfence: PathBuf,
     churn: OnceLock<Result<PathBuf, String>>,
+    rules: OnceLock<Result<PathBuf, String>>,
 }
 
 impl Programs {
@@ -24,7 +25,7 @@ impl Programs {
     /// When there is none.
     pub fn new(ringfence: &Path) -> anyhow::Result<Self> {
         ensure!(ringfence.is_file(), "{} is not there; `make build` makes it", ringfence.display());
-        Ok(Self { ringfence: ringfence.to_owned(), churn: OnceLock::new() })
+        Ok(Self { ringfence: ringfence.to_owned(), churn: OnceLock::new(), rules: OnceLock::new() })
     }
 
     /// The ringfence command, optimised.
@@ -38,9 +39,24 @@ impl Programs {
     /// # Errors
     /// When it cannot be built.
     pub fn watch_churn(&self) -> anyhow::Result<&Path> {
-        let built = self.churn.get_or_init(|| build("watch_churn").map_err(|e| format!("{e:#}")));
-        built.as_deref().map_err(|error: &String| anyhow::anyhow!("{error}"))
+        built_once(&self.churn, "watch_churn")
     }
+
+    /// The test rules_kernel of the probes, which is built if it is not.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub fn rules_kernel(&self) -> anyhow::Result<&Path> {
+        built_once(&self.rules, "rules_kernel")
+    }
+}
+
+fn built_once<'a>(
+    kept: &'a OnceLock<Result<PathBuf, String>>,
+    test: &str,
+) -> anyhow::Result<&'a Path> {
+    let built = kept.get_or_init(|| build(test).map_err(|error| format!("{error:#}")));
+    built.as_deref().map_err(|error: &String| anyhow::anyhow!("{error}"))
 }
 
 /// Lets cargo build a test as `cargo test --workspace` does, so that one that is built already serves.

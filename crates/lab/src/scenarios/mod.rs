@@ -17,6 +17,7 @@ mod modules;
 mod mutations;
 mod outside;
 mod ringfence_check;
+mod rules;
 mod watch_churn;
 
 /// The scenarios, in the order in which the closing table has them.
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Scenario> {
         boots::SCENARIO,
         outside::SCENARIO,
         ringfence_check::SCENARIO,
+        rules::SCENARIO,
         modules::SCENARIO,
         matrix::SCENARIO,
         attacks::SCENARIO,
@@ -48,6 +50,7 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         "churn" => 120,
         "watch-churn" => 40,
         "modules" => 35,
+        "rules" => 30,
         "mutations" => 30,
         "ringfence-check" => 20,
         "boots" => 10,
