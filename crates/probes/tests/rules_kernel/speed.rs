@@ -30,7 +30,7 @@ fn rules_of_all_kinds(count: u32) -> RuleSet {
     let rule = |at: u32| Rule {
         id: at + 1,
         events: 1 << 1,
-        action: if at % 2 == 0 { Action::Deny(13) } else { Action::Notify },
+        action: if at.is_multiple_of(2) { Action::Deny(13) } else { Action::Notify },
         dry_run: false,
         conditions: vec![Condition::Number(Number::Uid, vec![0, 1000]), condition(at)],
     };
