@@ -47,6 +47,35 @@ struct {
 	__type(value, struct trial_buffer);
 } trial_buffers SEC(".maps");
 
+/* Structures of which programs know sizes and offsets only: so that the BTF of this object has
+ * them, against which the Rust side is tested. */
+struct {
+	struct rules_set set;
+	struct rules_type type;
+	struct rules_rule rule;
+	struct rules_collection collection;
+	struct rules_entry entry;
+	struct rules_counter counter;
+	struct rules_marking marking;
+	struct ringfence_header header;
+	struct ringfence_actor actor;
+	struct ringfence_process_exec process_exec;
+	struct ringfence_process_fork process_fork;
+	struct ringfence_process_exit process_exit;
+	struct ringfence_process_signal process_signal;
+	struct ringfence_process_trace process_trace;
+	struct ringfence_process_credentials process_credentials;
+	struct ringfence_image_map image_map;
+	struct ringfence_module_load module_load;
+	struct ringfence_module_unload module_unload;
+	struct ringfence_bpf_load bpf_load;
+	struct ringfence_kernel_load kernel_load;
+	struct ringfence_memory_map memory_map;
+	struct ringfence_memory_protect memory_protect;
+	struct ringfence_memory_access memory_access;
+	struct ringfence_memory_fileless memory_fileless;
+} trial_layouts;
+
 struct trial_context {
 	__u32 type;
 	__u32 buffer;

@@ -227,6 +227,30 @@ __noinline int rules_decide(struct rules_record *record, struct rules_work *work
 	return work->outcome.error;
 }
 
+/* Clients that have rules for a type, or had them a moment ago: nobody, and no record need be
+ * built. */
+static __always_inline __u64 rules_wanted(__u32 type)
+{
+	struct rules_event *event = bpf_map_lookup_elem(&rules_events, &type);
+
+	return event ? event->clients : 0;
+}
+
+/*
+ * What a program on a hook returns for an errno, in the range that the verifier wants to see (-4095
+ * to 0). A subtraction, because it knows nothing of a negated number until 6.18.
+ */
+static __always_inline int rules_result(__u64 error)
+{
+	__s64 result = 0;
+
+	barrier_var(error);
+	error &= 0xfff;
+	barrier_var(result);
+	result -= error;
+	return result;
+}
+
 /* What the record of one client says of its rules, put into the header before it is sent there. */
 static __always_inline void rules_for_client(struct ringfence_header *header,
 					     const struct rules_outcome *outcome, __u32 slot)

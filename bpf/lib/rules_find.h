@@ -228,11 +228,13 @@ static long rules_collection_cell(__u32 index, struct rules_walk *walk)
 		work->any = 1;
 		return 1;
 	}
-	return 0;
+	/* Cells are filled in order, so what is not in one that has place is nowhere. Digests are
+	 * sorted before, so one that is zero itself is the first of its cell. */
+	return !(words[4] | words[5] | words[6] | words[7]);
 }
 
 /* Each collection that is asked for a digest: its bit is in scan. */
-static long rules_collection(__u32 index, struct rules_walk *outer)
+static long rules_check_collection(__u32 index, struct rules_walk *outer)
 {
 	struct rules_work *work = outer->work;
 	__u32 which = work->scan_which & 1, number, slot;
@@ -277,7 +279,7 @@ static __noinline int rules_look_up_digest(struct rules_walk *walk, __u32 which,
 		return 0;
 	work->scan_which = which;
 	work->scan = wanted;
-	bpf_loop(RULES_COLLECTIONS, rules_collection, walk, 0);
+	bpf_loop(RULES_COLLECTIONS, rules_check_collection, walk, 0);
 	return 0;
 }
 

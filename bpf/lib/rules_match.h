@@ -123,7 +123,7 @@ static __always_inline int rules_holds(struct rules_walk *walk, struct rules_con
 }
 
 /* One condition of a rule; alternatives stand one after the other. 1 ends the search. */
-static long rules_condition(__u32 index, struct rules_walk *walk)
+static long rules_check_condition(__u32 index, struct rules_walk *walk)
 {
 	struct rules_work *work = walk->work;
 	struct rules_condition *condition = rules_cell(walk, work->conditions_at + index);
@@ -153,7 +153,7 @@ static __always_inline int rules_matches(struct rules_walk *walk, struct rules_r
 		return 0;
 	work->conditions_at = rule->conditions_at;
 	work->any = 1;
-	bpf_loop(conditions, rules_condition, walk, 0);
+	bpf_loop(conditions, rules_check_condition, walk, 0);
 	return work->any == 1;
 }
 

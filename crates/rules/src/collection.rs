@@ -133,8 +133,9 @@ impl Collection {
     }
 
     fn compile_with(&self, salt: u64, roomy: bool) -> Option<Vec<Cell>> {
-        // Two thirds full: probing stays short, and a million takes 48 MB.
-        let wanted = if roomy { self.digests.len() * 2 } else { self.digests.len() * 3 / 4 };
+        // Half full: of a million random digests none is more than some twenty cells from where it
+        // falls (two thirds full it is fifty), and they take 64 MB.
+        let wanted = if roomy { self.digests.len() * 2 } else { self.digests.len() };
         let buckets = wanted + 1;
         let mut cells = vec![Cell::default(); buckets + 1];
         let mut used = vec![0u8; buckets];

@@ -19,6 +19,7 @@ mod modules;
 mod mutations;
 mod outside;
 mod ringfence_check;
+mod rules;
 mod watch_churn;
 
 /// The scenarios, in the order in which the closing table has them.
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Scenario> {
         boots::SCENARIO,
         outside::SCENARIO,
         ringfence_check::SCENARIO,
+        rules::SCENARIO,
         modules::SCENARIO,
         matrix::SCENARIO,
         attacks::SCENARIO,
@@ -53,6 +55,7 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         "events" => 120,
         "watch-churn" => 40,
         "modules" => 35,
+        "rules" => 30,
         "mutations" => 30,
         "ringfence-check" => 20,
         "gate" => 40,

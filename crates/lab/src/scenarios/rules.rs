@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Rules are decided by the kernel as going through them one by one does, by each kernel's verifier.
+//!
+//! The test itself is that of the probes, crates/probes/tests/rules_kernel, with fewer rounds. Times are
+//! not compared here: a guest that is interpreted says nothing of them.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use crate::scenario::{Cell, Outcome, Scenario};
+use crate::vm::Boot;
+
+/// See the module.
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "rules",
+    about: "the kernel decides by random rules as going through them does, and swaps them whole",
+    core: |kernel| kernel.name == "6.12-cloud-amd64",
+    run,
+};
+
+/// Random sets of rules, each with sixty records.
+const ROUNDS: u32 = 25;
+const LIMIT: Duration = Duration::from_secs(400);
+/// What is measured, and what takes a million digests and so more memory than a guest has.
+const NOT_HERE: &str = "speed";
+
+fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
+    let boot = Boot::new().file(cell.programs().test("rules_kernel")?, "/lab/rules_kernel");
+    let vm = cell.boot(&boot)?;
+    let rounds = format!("RINGFENCE_RULES_ROUNDS={ROUNDS}");
+    let test = ["/bin/env", &rounds, "/lab/rules_kernel", "--ignored", "--nocapture"];
+    let how = ["--test-threads=1", "--skip", NOT_HERE];
+    let ran = vm.try_run_within(&[&test[..], &how].concat(), LIMIT)?;
+    cell.keep("rules_kernel.out", &ran.out)?;
+    cell.keep("rules_kernel.err", &ran.err)?;
+    let errors = ran.errors();
+    let end: String = errors.lines().rev().take(20).collect::<Vec<_>>().join(" | ");
+    ensure!(ran.code == 0, "exit code {}: {end}", ran.code);
+    let text = ran.text();
+    ensure!(text.contains("5 passed"), "not all tests ran: {text}");
+    let records = text.lines().find_map(|line| Some(line.split_once(" records:")?.0));
+    let records = records.and_then(|text| text.split_whitespace().last()).unwrap_or_default();
+    vm.power_off();
+    Ok(Outcome::passed(format!("{records} records decided as expected")))
+}
