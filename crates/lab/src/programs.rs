@@ -50,6 +50,14 @@ impl Programs {
         self.built(&["build", "--example"], name)
     }
 
+    /// A program of this workspace, which is built if it is not; not optimised.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub fn binary(&self, name: &str) -> anyhow::Result<PathBuf> {
+        self.built(&["build", "--bin"], name)
+    }
+
     fn built(&self, kind: &[&str], name: &str) -> anyhow::Result<PathBuf> {
         // One builds, others wait for it.
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);

@@ -37,8 +37,15 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
         let module = format!("RINGFENCE_MODULE={MODULE}");
         // Processors are emulated, beside other guests: what is measured there is the host.
         let slow = "RINGFENCE_SLOW=1";
-        let ran =
-            ["/bin/env", &module, slow, &program, "--ignored", "--nocapture", "--test-threads=1"];
+        let ran = [
+            "/usr/bin/env",
+            &module,
+            slow,
+            &program,
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ];
         let ran = vm.try_run_within(&ran, LIMIT)?;
         cell.keep(&format!("{test}.out"), &ran.out)?;
         cell.keep(&format!("{test}.err"), &ran.err)?;

@@ -20,6 +20,7 @@ mod mutations;
 mod outside;
 mod ringfence_check;
 mod rules;
+mod verdicts;
 mod watch_churn;
 
 /// The scenarios, in the order in which the closing table has them.
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Scenario> {
         watch_churn::SCENARIO,
         churn::SCENARIO,
         gate::SCENARIO,
+        verdicts::SCENARIO,
     ]
 }
 
@@ -59,6 +61,7 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         "mutations" => 30,
         "ringfence-check" => 20,
         "gate" => 40,
+        "verdicts" => 40,
         "boots" => 10,
         _ => 300,
     }

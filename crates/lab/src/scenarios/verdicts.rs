@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A product decides what runs: `ringfenced` as it is installed, and the example allow-list on it.
+//!
+//! The product is an ordinary process of the user nobody. With a gate it is asked about every exec;
+//! where there is none (before 6.12) about what lies in a directory that the daemon was given. Then it
+//! dies, and then the daemon: each time all goes on as the grant says.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use crate::scenario::{Cell, Outcome, Scenario, expect_same};
+use crate::vm::{Boot, Vm};
+
+/// See the module.
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "verdicts",
+    about: "the example allow-list denies an unknown program with EPERM, and its end holds up nobody",
+    core: |kernel| matches!(&*kernel.name, "6.1-cloud-amd64" | "7-cloud-amd64"),
+    run,
+};
+
+/// What the grant of the example says, for this guest.
+const GRANT: &str = r#"client = "org.example.allow-list"
+altitude = "400000"
+[identity]
+executable = "/usr/bin/allow-list"
+user = "nobody"
+[events.process_exec]
+classes = ["notify", "ask"]
+deadline_ms = 10000
+[events.process_exec.failure]
+client_died = "allow"
+not_connected = "allow"
+"#;
+
+/// What is allowed: all programs of the guest, and one of those that are tried.
+const LIST: &str = "/usr/bin/busybox\n/bin/busybox\n/bin/env\n/usr/bin/ringfence\n/lab/agent\n/tried/busybox-known\n";
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
+    let programs = cell.programs();
+    let boot = Boot::new()
+        .file(programs.ringfence(), "/usr/bin/ringfence")
+        .file(programs.binary("ringfenced")?, "/usr/bin/ringfenced")
+        .file(programs.binary("allow-list")?, "/usr/bin/allow-list");
+    let vm = cell.boot(&boot)?;
+    vm.shell(
+        "mkdir -p /etc/ringfence/grants.d /tried && cp /bin/busybox /tried/busybox-known && \
+         cp /bin/busybox /tried/busybox-unknown && echo 'root:x:0:0::/:/usr/bin/sh' >/etc/passwd && \
+         echo 'nobody:x:65534:65534::/:/usr/bin/sh' >>/etc/passwd",
+    )?;
+    vm.put("/etc/ringfence/grants.d/allow-list.toml", 0o644, GRANT.as_bytes())?;
+    vm.put("/tried/list", 0o644, LIST.as_bytes())?;
+
+    let has_gate = cell.kernel().series() >= (6, 12);
+    let mut command = vec!["ringfenced"];
+    if !has_gate {
+        command.extend(["--ask-directory", "/tried"]);
+    }
+    let mut daemon = vm.start(&command, LIMIT * 3)?;
+    wait(&vm, "no socket", "[ -S /run/ringfence/control ]")?;
+    let status: Value = serde_json::from_str(&vm.shell("ringfence status --json")?)?;
+    cell.keep("status.json", status.to_string().as_bytes())?;
+    expect_same("a known program before anybody decides", tried(&vm, "known")?, None)?;
+    expect_same("an unknown one before anybody decides", tried(&vm, "unknown")?, None)?;
+
+    let command = "exec /usr/bin/allow-list /tried/list /run/ringfence/control";
+    let product = vm.start(&["su", "-s", "/usr/bin/sh", "nobody", "-c", command], LIMIT * 2)?;
+    let began = Instant::now();
+    while tried(&vm, "unknown")?.is_none() {
+        ensure!(began.elapsed() < LIMIT, "the product never denied anything");
+    }
+    expect_same(
+        "an unknown program",
+        tried(&vm, "unknown")?.as_deref(),
+        Some("Operation not permitted"),
+    )?;
+    for _ in 0..20 {
+        expect_same("a known program", tried(&vm, "known")?, None)?;
+    }
+    let clients = vm.shell("ringfence clients --json")?;
+    cell.keep("clients.json", clients.as_bytes())?;
+    ensure!(clients.contains("org.example.allow-list"), "not among the clients: {clients}");
+
+    // The product dies with no word.
+    vm.shell("pkill -KILL -x allow-list || pkill -KILL allow-list")?;
+    let ended = product.wait()?;
+    ensure!(ended.code != 0, "it ended by itself: {}", ended.errors());
+    ensure!(ended.text().contains("denied /tried/busybox-unknown"), "it says: {}", ended.text());
+    let began = Instant::now();
+    while tried(&vm, "unknown")?.is_some() {
+        ensure!(began.elapsed() < LIMIT, "what a dead product denied is still denied");
+    }
+
+    // And so does the daemon.
+    vm.shell("pkill -KILL -x ringfenced || pkill -KILL ringfenced")?;
+    while daemon.line(LIMIT)?.is_some() {}
+    expect_same("a program without a daemon", tried(&vm, "unknown")?, None)?;
+    vm.power_off();
+    let how = if has_gate { "the gate" } else { "fanotify" };
+    Ok(Outcome::passed(format!("through {how}")))
+}
+
+/// Executes one of the two programs, which are busybox by names that it knows itself by. Gives why it could not be.
+fn tried(vm: &Vm, name: &str) -> anyhow::Result<Option<String>> {
+    let ran =
+        vm.try_run_within(&["/usr/bin/env", &format!("/tried/busybox-{name}"), "true"], LIMIT)?;
+    if ran.code == 0 {
+        return Ok(None);
+    }
+    let said = ran.errors();
+    let reason = said.trim().rsplit(": ").next().context("it says nothing")?;
+    Ok(Some(reason.to_owned()))
+}
+
+/// Until a line of shell succeeds.
+fn wait(vm: &Vm, what: &str, line: &str) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while vm.try_run_within(&["sh", "-c", line], LIMIT)?.code != 0 {
+        ensure!(began.elapsed() < LIMIT, "{what}");
+    }
+    Ok(())
+}
