@@ -19,6 +19,8 @@ use crate::ram::Ram;
 
 /// A guest that has not come up by then does not.
 const BOOT: Duration = Duration::from_secs(90);
+/// Counting instructions makes it slower.
+const COUNTED_BOOT: Duration = Duration::from_secs(300);
 /// How long a command may take unless it is said otherwise.
 pub(crate) const COMMAND: Duration = Duration::from_secs(120);
 /// How long a guest has to power itself off before it is killed.
@@ -135,9 +137,11 @@ impl Boot {
             logs: logs.to_owned(),
             booted: Duration::ZERO,
         };
-        let connected = agent.ok_or(NoAnswer::Closed).and_then(|agent| Guest::connect(agent, BOOT));
+        let limit = if self.machine.counted { COUNTED_BOOT } else { BOOT };
+        let connected =
+            agent.ok_or(NoAnswer::Closed).and_then(|agent| Guest::connect(agent, limit));
         let (guest, not_loaded) =
-            connected.map_err(|why| vm.error(why, "the boot", BOOT.as_secs()))?;
+            connected.map_err(|why| vm.error(why, "the boot", limit.as_secs()))?;
         vm.booted = started.elapsed();
         vm.guest = Some(guest);
         if !not_loaded.is_empty() {

@@ -157,6 +157,25 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_come_to_an_end_and_nothing_follows_an_error(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+            length in 0_u8..64,
+            records in proptest::collection::vec(0_u8..12, 0..40),
+        ) {
+            // Once behind an event that may be whole, once as it is, once with lengths that may be right.
+            let whole = event(1, 5, 70, &records);
+            let mut near = event(1, 5, 70, &records);
+            near[0] = length;
+            for bytes in [[whole, bytes.clone()].concat(), bytes, near] {
+                let events: Vec<_> = FanotifyEvents::new(&bytes).collect();
+                assert!(events.iter().filter(|event| event.is_ok()).count() * 24 <= bytes.len());
+                assert!(events.iter().rev().skip(1).all(Result::is_ok));
+            }
+        }
+    }
+
     #[test]
     fn lengths_that_would_not_end_are_refused() {
         // A record of no length, one longer than its event, metadata longer than the event.

@@ -214,6 +214,27 @@ mod tests {
         assert!(FuseRequest::parse(&request(1, &with(256))).is_err());
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_arguments_are_understood_or_refused_by_the_number_of_the_request(
+            opcode in 0_u32..60,
+            body in proptest::collection::vec(proptest::num::u8::ANY, 0..300),
+        ) {
+            let bytes = request(opcode, &body);
+            match FuseRequest::parse(&bytes) {
+                Ok(parsed) => {
+                    assert_eq!(parsed.unique, 7);
+                    if let FuseOperation::Lookup { name }
+                    | FuseOperation::GetExtended { name, .. } = parsed.operation
+                    {
+                        assert!(name.len() < body.len() && !name.contains(&0));
+                    }
+                }
+                Err(error) => assert_eq!(error, FuseError::Arguments { unique: 7, opcode }),
+            }
+        }
+    }
+
     #[test]
     fn what_is_not_known_is_still_a_request() {
         let bytes = request(9999, &[]);
