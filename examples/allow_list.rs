@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use sdk::abi::{Class, Event, EventType, ProcessExec, View};
-use sdk::{EventClasses, RingError, SOCKET, Session, SessionError, Verdict};
+use sdk::{RingError, SOCKET, SessionError, SessionOptions, Subscription, Verdict};
 
 const EPERM: u32 = 1;
 
@@ -19,8 +19,8 @@ fn main() -> anyhow::Result<()> {
     let list = arguments.next().context("usage: allow-list LIST [SOCKET]")?;
     let socket = arguments.next().map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
     let allowed = Allowed::read(Path::new(&list))?;
-    let mut session = Session::open_at(&socket, "org.example.allow-list", None)?;
-    session.subscribe(&[EventClasses::new(EventType::ProcessExec, [Class::Ask])])?;
+    let mut session = SessionOptions::new("org.example.allow-list").socket(&socket).open()?;
+    session.subscribe(&[Subscription::new(EventType::ProcessExec, [Class::Ask])])?;
     let mut events = session.events();
     loop {
         let event = match events.next(None) {

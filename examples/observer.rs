@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Prints each program that is executed: `observer [SOCKET]`. Its grant (examples/grants/observer.toml) has
-//! process_exec with the class notify.
+//! Prints each program that is executed: `observer [SOCKET]`. Its grant
+//! (examples/grants/observer.toml) has process_exec with the class notify.
 
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 
 use sdk::abi::{Class, Event, EventType};
-use sdk::{EventClasses, RingError, SOCKET, Session, SessionError};
+use sdk::{RingError, SOCKET, SessionError, SessionOptions, Subscription};
 
 fn main() -> anyhow::Result<()> {
     let socket = std::env::args_os().nth(1).map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
     let users = users();
-    let mut session = Session::open_at(&socket, "org.example.observer", None)?;
-    session.subscribe(&[EventClasses::new(EventType::ProcessExec, [Class::Notify])])?;
+    let mut session = SessionOptions::new("org.example.observer").socket(&socket).open()?;
+    session.subscribe(&[Subscription::new(EventType::ProcessExec, [Class::Notify])])?;
     let mut events = session.events();
     let mut output = std::io::stdout().lock();
     loop {

@@ -3,10 +3,10 @@
 //!
 //! ```no_run
 //! use sdk::abi::{Class, Event, EventType};
-//! use sdk::{EventClasses, Session};
+//! use sdk::{Session, Subscription};
 //!
 //! let mut session = Session::open("my-product")?;
-//! session.subscribe(&[EventClasses::new(EventType::ProcessExec, [Class::Notify])])?;
+//! session.subscribe(&[Subscription::new(EventType::ProcessExec, [Class::Notify])])?;
 //! let mut events = session.events();
 //! while let Some(event) = events.next(None)? {
 //!     if let Event::ProcessExec(exec) = event.record.event() {

@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use sdk::abi::{self, CLASS_ASK, Class, Event, EventType, ProcessExec, RecordBuilder};
-use sdk::{EventClasses, FileKey, Mute, Refusal, RefusedBecause, Session, SessionError, Verdict};
+use sdk::{
+    EventClasses, FileKey, Mute, Refusal, RefusedBecause, Session, SessionError, SessionOptions,
+    Subscription, Verdict,
+};
 use serde_json::{Value, json};
 use support::FakeDaemon;
 use zerocopy::{FromBytes, IntoBytes};
@@ -35,7 +38,7 @@ fn open() -> (Session, FakeDaemon) {
         daemon.accept();
         daemon
     });
-    let session = Session::open_over(client, "product").unwrap();
+    let session = SessionOptions::new("product").open_over(client).unwrap();
     (session, daemon.join().unwrap())
 }
 
@@ -55,7 +58,7 @@ fn answering(
 fn a_session_brings_its_ring_its_limits_and_what_it_may_have() {
     let (mut daemon, client) = FakeDaemon::new();
     let daemon = std::thread::spawn(move || daemon.accept());
-    let session = Session::open_over(client, "product").unwrap();
+    let session = SessionOptions::new("product").open_over(client).unwrap();
     let opened = session.opened();
     assert_eq!(opened.limits.ring_bytes, 65_536);
     // What has no name here is left out.
@@ -111,7 +114,13 @@ fn calls_say_what_the_interface_says() {
 
     let asked = answering(daemon, nothing);
     session
-        .subscribe(&[EventClasses::new(EventType::ProcessExec, [Class::Notify, Class::Ask])])
+        .subscribe(&[
+            Subscription::new(EventType::ProcessExec, [Class::Notify, Class::Ask]),
+            Subscription {
+                deadline: Some(Duration::from_millis(5)),
+                ..Subscription::new(EventType::ImageMap, [Class::Ask])
+            },
+        ])
         .unwrap();
     let (call, daemon) = asked.join().unwrap();
     assert_eq!(
@@ -119,7 +128,10 @@ fn calls_say_what_the_interface_says() {
         json!({
             "method": "io.ringfence.Control.Subscribe",
             "parameters": {
-                "subscriptions": [{ "event": "process_exec", "classes": ["notify", "ask"] }]
+                "subscriptions": [
+                    { "event": "process_exec", "classes": ["notify", "ask"] },
+                    { "event": "image_map", "classes": ["ask"], "deadline": 5_000_000 }
+                ]
             }
         })
     );
@@ -128,6 +140,7 @@ fn calls_say_what_the_interface_says() {
     let mutes = [
         Mute::PathPrefix("/usr/lib/".to_owned()),
         Mute::Executable(FileKey { device: 5, inode: 6 }),
+        Mute::Cgroup(7),
     ];
     session.mute(&mutes).unwrap();
     let (call, daemon) = asked.join().unwrap();
@@ -135,7 +148,8 @@ fn calls_say_what_the_interface_says() {
         call["parameters"],
         json!({ "mutes": [
             { "path_prefix": "/usr/lib/" },
-            { "executable": { "device": 5, "inode": 6 } }
+            { "executable": { "device": 5, "inode": 6 } },
+            { "cgroup": 7 }
         ]})
     );
 
@@ -159,7 +173,7 @@ fn what_the_daemon_refuses_is_an_error_to_match_on() {
         let parameters = json!({ "event": "image_map", "class": "ask", "reason": "not in it" });
         daemon.error("io.ringfence.Control.NotGranted", &parameters);
     });
-    let wanted = [EventClasses::new(EventType::ImageMap, [Class::Ask])];
+    let wanted = [Subscription::new(EventType::ImageMap, [Class::Ask])];
     let error = session.subscribe(&wanted).unwrap_err();
     assert!(matches!(error, SessionError::Refused(Refusal::NotGranted { .. })));
     assert_eq!(error.to_string(), "the grant does not give image_map with class ask: not in it");
@@ -178,6 +192,34 @@ fn a_daemon_that_ends_leaves_what_it_had_written() {
     assert_eq!((second.sequence, second.missed), (4, 3));
     assert!(matches!(events.next(None), Err(SessionError::Ended)));
     assert!(matches!(session.version(), Err(SessionError::Ended)));
+}
+
+#[test]
+fn a_session_whose_connection_broke_goes_on_with_its_ring_and_its_numbers() {
+    let (mut session, mut daemon) = open();
+    daemon.ring.write(&exec(b"/bin/a", 1, 0));
+    assert_eq!(session.events().next(None).unwrap().unwrap().sequence, 0);
+    let control = daemon.control.try_clone().unwrap();
+    control.shutdown(std::net::Shutdown::Both).unwrap();
+    assert!(matches!(session.events().next(None), Err(SessionError::Ended)));
+    daemon.ring.write(&exec(b"/bin/b", 2, 4));
+
+    let (mut again, client) = FakeDaemon::new();
+    let resumed = std::thread::spawn(move || {
+        let call = again.call();
+        let bytes = opened_but(|opened| opened["resumed"] = json!(true));
+        again.open(&bytes);
+        (call, again)
+    });
+    session.reconnect_over(client).unwrap();
+    let (call, again) = resumed.join().unwrap();
+    assert_eq!(call["parameters"]["resume"], "00112233445566778899aabbccddeeff");
+    let event = session.events().next(SOON).unwrap().map(|event| (event.sequence, event.missed));
+    assert_eq!(event, Some((5, 4)));
+    session.verdict(2, Verdict::allow()).unwrap();
+    let mut message = [0; 64];
+    let (length, _) = recv(&again.verdicts, &mut message[..], RecvFlags::empty()).unwrap();
+    assert_eq!(length, 24);
 }
 
 #[test]
@@ -210,14 +252,14 @@ fn a_reply_in_single_bytes_is_put_together() {
         }
         daemon
     });
-    Session::open_over(client, "product").unwrap();
+    SessionOptions::new("product").open_over(client).unwrap();
     daemon.join().unwrap();
 }
 
 #[test]
 fn nobody_there_is_said_with_the_place() {
     let missing = Path::new("/nonexistent/control");
-    let error = Session::open_at(missing, "product", None).unwrap_err();
+    let error = SessionOptions::new("product").socket(missing).open().unwrap_err();
     assert_eq!(
         error.to_string(),
         "cannot connect to Ringfence at /nonexistent/control: is ringfenced running?"
@@ -235,7 +277,7 @@ fn opened_with(reply: Vec<u8>, descriptors: bool) -> Result<Session, SessionErro
             daemon.send(&reply, &[]);
         }
     });
-    let session = Session::open_over(client, "product");
+    let session = SessionOptions::new("product").open_over(client);
     daemon.join().unwrap();
     session
 }
@@ -257,10 +299,13 @@ fn replies_that_make_no_sense_are_errors_that_say_what_is_wrong() {
     );
     let twice = text(opened_but(|opened| opened["verdicts"] = json!(0)), true);
     assert!(twice.ends_with("no descriptor 0 of 2 came with it"), "{twice}");
-    let version = text(opened_but(|opened| opened["version"] = json!(7)), true);
-    assert!(version.contains("it took version 7"), "{version}");
+    let version = text(opened_but(|opened| opened["version"]["major"] = json!(7)), true);
+    assert!(version.contains("it took version 7.0"), "{version}");
     // The verdicts' socket in place of the ring.
-    let swapped = text(opened_but(|opened| opened["ring"] = json!(1)), true);
+    let swapped = text(
+        opened_but(|opened| (opened["ring"], opened["verdicts"]) = (json!(1), Value::Null)),
+        true,
+    );
     assert!(swapped.contains("not that of a ring"), "{swapped}");
     assert!(text(b"{}\0".to_vec(), false).contains("not as expected"));
     assert!(text(b"ringfence\0".to_vec(), false).contains("not what varlink has"));

@@ -4,8 +4,27 @@
 //! Enumerations of the interface grow: a list leaves out what has no name here, and a single value
 //! stays text.
 
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
 use abi::{Class, EventType};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A version of the API. Within a major one records only grow.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct ApiVersion {
+    /// Of `api/ringfence.h`: [`abi::ABI`].
+    pub major: u16,
+    /// Raised when something is added, or a draft changes.
+    pub minor: u16,
+}
+
+impl fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
 
 /// An event and classes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,19 +42,51 @@ impl EventClasses {
     }
 }
 
+/// Classes of an event that a session is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// Which classes of which event.
+    pub classes: EventClasses,
+    /// How long a task is to wait for this client at most, if that is less than what the grant says;
+    /// only with [`Class::Ask`].
+    pub deadline: Option<Duration>,
+}
+
+impl Subscription {
+    /// An event with these classes, and the deadline of the grant.
+    pub fn new(event: EventType, classes: impl IntoIterator<Item = Class>) -> Self {
+        Self { classes: EventClasses::new(event, classes), deadline: None }
+    }
+}
+
+/// As it goes over the connection.
 #[derive(Deserialize, Serialize)]
 struct NamedClasses<'a> {
-    event: std::borrow::Cow<'a, str>,
-    classes: Vec<std::borrow::Cow<'a, str>>,
+    event: Cow<'a, str>,
+    classes: Vec<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deadline: Option<u64>,
+}
+
+impl<'a> NamedClasses<'a> {
+    fn of(classes: &EventClasses, deadline: Option<Duration>) -> Self {
+        Self {
+            event: classes.event.name().into(),
+            classes: classes.classes.iter().map(|class| class.name().into()).collect(),
+            deadline: deadline.map(|deadline| deadline.as_nanos().try_into().unwrap_or(u64::MAX)),
+        }
+    }
 }
 
 impl Serialize for EventClasses {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        NamedClasses {
-            event: self.event.name().into(),
-            classes: self.classes.iter().map(|class| class.name().into()).collect(),
-        }
-        .serialize(serializer)
+        NamedClasses::of(self, None).serialize(serializer)
+    }
+}
+
+impl Serialize for Subscription {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        NamedClasses::of(&self.classes, self.deadline).serialize(serializer)
     }
 }
 
@@ -51,24 +102,6 @@ fn known_classes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<EventClasses>
         })
         .collect())
 }
-
-/// A version of the API. Within a major one records only grow.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
-pub struct ApiVersion {
-    /// [`abi::ABI`].
-    pub major: u16,
-    /// Raised when something is added, or a draft changes.
-    pub minor: u16,
-}
-
-impl std::fmt::Display for ApiVersion {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
-}
-
-/// The versions that this library knows.
-pub(crate) const KNOWN: [ApiVersion; 1] = [ApiVersion { major: abi::ABI, minor: 0 }];
 
 /// How long tasks wait for this client.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -95,23 +128,23 @@ pub struct Limits {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Opened {
-    /// The version that the session speaks.
+    /// The version that was taken.
     pub version: ApiVersion,
     /// Which descriptor is the ring's.
     pub(crate) ring: usize,
     /// Which is that for verdicts.
     pub(crate) verdicts: Option<usize>,
+    /// For [`Session::reconnect`](crate::Session::reconnect).
+    pub(crate) token: String,
+    /// Whether an earlier session goes on.
+    pub resumed: bool,
     /// What the session cannot exceed.
     pub limits: Limits,
     /// Of this boot, as in /proc/sys/kernel/random/boot_id.
     pub boot_id: String,
-    /// For a client that comes back after its connection broke.
-    pub token: String,
-    /// Whether an earlier session goes on.
-    pub resumed: bool,
-    /// A decimal number of any precision. Clients with a higher one are asked first.
+    /// A decimal number: clients with a higher one are asked first.
     pub altitude: String,
-    /// Whose events it sees: `host`, `descendants`, `cgroup`.
+    /// Whose events it sees: `host`, `descendants` or `cgroup`.
     pub scope: String,
     /// What the client may subscribe to.
     #[serde(deserialize_with = "known_classes")]
@@ -150,19 +183,19 @@ impl From<&abi::File> for FileKey {
     }
 }
 
-/// Whose events are not to be written to the ring. Rules and verdicts are not affected: who is asked
-/// is asked.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+/// Whose events are not to be written to the ring. Rules and verdicts are not affected: who is asked is
+/// asked.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Mute {
-    /// Of this process.
+    /// This process.
     Process(ProcessKey),
-    /// Of processes that run this file.
+    /// Processes that run this file.
     Executable(FileKey),
-    /// Of processes whose executable's path begins with this.
+    /// Processes whose executable's path begins with this; at most 256 bytes.
     PathPrefix(String),
-    /// Of processes in this cgroup, not of those in cgroups below it.
+    /// Processes in this cgroup, not those in cgroups below it.
     Cgroup(u64),
 }
 
@@ -216,7 +249,7 @@ pub struct Coverage {
     pub area: String,
     /// How settled it is: `draft`, `candidate`, `stable`.
     pub stage: String,
-    /// The version of Ringfence that had it first.
+    /// The version of the API that had it first.
     pub since: String,
     /// Being told.
     pub notify: Availability,

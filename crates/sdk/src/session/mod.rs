@@ -8,7 +8,7 @@ mod refusal;
 mod verdicts;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use abi::{EventType, Record};
@@ -26,87 +26,168 @@ use connection::Connection;
 /// Where the daemon listens.
 pub const SOCKET: &str = "/run/ringfence/control";
 
+/// The version of the API that this crate speaks.
+const VERSION: ApiVersion = ApiVersion { major: abi::ABI, minor: 0 };
+
 /// An open session: a connection to the daemon, a ring, and a way for verdicts.
 ///
-/// It ends as this is dropped, or as the daemon ends.
+/// It ends as this is dropped. If the connection breaks, the daemon keeps the session for a few seconds:
+/// see [`Session::reconnect`].
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
     ring: Ring,
     verdicts: Option<Verdicts>,
     opened: Opened,
+    client: String,
+}
+
+/// How to open a session, where it is not the usual one: see [`Session::open`].
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    client: String,
+    socket: PathBuf,
+    ring_bytes: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct Nothing {}
 
+/// What a connection brings as a session is opened on it.
+struct Brought {
+    opened: Opened,
+    ring: OwnedFd,
+    verdicts: Option<Verdicts>,
+}
+
+impl SessionOptions {
+    /// The session of the client that has this grant.
+    pub fn new(client: &str) -> Self {
+        Self { client: client.to_owned(), socket: PathBuf::from(SOCKET), ring_bytes: None }
+    }
+
+    /// With the daemon that listens at this socket.
+    #[must_use]
+    pub fn socket(self, socket: &Path) -> Self {
+        Self { socket: socket.to_owned(), ..self }
+    }
+
+    /// With a smaller ring than the grant gives, in bytes.
+    #[must_use]
+    pub fn ring_bytes(self, ring_bytes: u64) -> Self {
+        Self { ring_bytes: Some(ring_bytes), ..self }
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::open`].
+    pub fn open(&self) -> Result<Session, SessionError> {
+        self.open_on(Connection::open(&self.socket)?)
+    }
+
+    /// Opens it over a stream socket that is connected to a daemon already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::open`].
+    pub fn open_over(&self, socket: OwnedFd) -> Result<Session, SessionError> {
+        self.open_on(connection_over(socket)?)
+    }
+
+    fn open_on(&self, mut connection: Connection) -> Result<Session, SessionError> {
+        let Brought { opened, ring, verdicts } =
+            open_session(&mut connection, &self.client, self.ring_bytes, None)?;
+        let ring = Ring::new(ring)?;
+        Ok(Session { connection, ring, verdicts, opened, client: self.client.clone() })
+    }
+}
+
+fn connection_over(socket: OwnedFd) -> Result<Connection, SessionError> {
+    let failed = |source| SessionError::Io { what: "use the socket", source };
+    Connection::over(socket).map_err(failed)
+}
+
+fn open_session(
+    connection: &mut Connection,
+    client: &str,
+    ring_bytes: Option<u64>,
+    resume: Option<&str>,
+) -> Result<Brought, SessionError> {
+    #[derive(Serialize)]
+    struct Call<'a> {
+        client: &'a str,
+        versions: [ApiVersion; 1],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ring_bytes: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resume: Option<&'a str>,
+    }
+    let method = "OpenSession";
+    let call = Call { client, versions: [VERSION], ring_bytes, resume };
+    let (opened, descriptors): (Opened, _) = connection.call(method, call)?;
+    let protocol = |reason| SessionError::Protocol { method, reason };
+    if opened.version != VERSION {
+        return Err(protocol(format!(
+            "it took version {}, which is not known here",
+            opened.version
+        )));
+    }
+    let mut descriptors: Vec<_> = descriptors.into_iter().map(Some).collect();
+    let count = descriptors.len();
+    let mut take = |index: usize| {
+        let descriptor = descriptors.get_mut(index).and_then(Option::take);
+        descriptor.ok_or_else(|| protocol(format!("no descriptor {index} of {count} came with it")))
+    };
+    let ring = take(opened.ring)?;
+    let verdicts = opened.verdicts.map(&mut take).transpose()?.map(Verdicts::new);
+    Ok(Brought { opened, ring, verdicts })
+}
+
 impl Session {
-    /// Opens the session of the client that has this grant, at the daemon's usual place.
+    /// Opens the session of the client that has this grant, with the daemon at its usual place.
     ///
     /// # Errors
     ///
     /// [`SessionError::Connect`] if the daemon is not there, [`SessionError::Refused`] if it will not
     /// have this client.
     pub fn open(client: &str) -> Result<Self, SessionError> {
-        Self::open_at(Path::new(SOCKET), client, None)
+        SessionOptions::new(client).open()
     }
 
-    /// The same at another place, and with a ring of at least this many bytes instead of what the
-    /// grant says.
+    /// After [`SessionError::Ended`]: connects again, and goes on with the same ring, subscriptions and
+    /// mutes. No record is missed by it, and numbers go on. [`Verdicts`] that were taken before are of
+    /// no use any more.
     ///
     /// # Errors
     ///
-    /// As [`Session::open`].
-    pub fn open_at(
-        socket: &Path,
-        client: &str,
-        ring_bytes: Option<u64>,
-    ) -> Result<Self, SessionError> {
-        Self::begin(Connection::open(socket)?, client, ring_bytes)
+    /// [`Refusal::NothingToResume`] if the daemon has not kept the session; [`SessionError::Connect`] if
+    /// it is not there (yet).
+    pub fn reconnect(&mut self, socket: &Path) -> Result<(), SessionError> {
+        self.resume_on(Connection::open(socket)?)
     }
 
-    /// The same over a stream socket that is connected to a daemon already.
+    /// The same over a stream socket that is connected already.
     ///
     /// # Errors
     ///
-    /// As [`Session::open`].
-    pub fn open_over(socket: OwnedFd, client: &str) -> Result<Self, SessionError> {
-        let failed = |source| SessionError::Io { what: "use the socket", source };
-        Self::begin(Connection::over(socket).map_err(failed)?, client, None)
+    /// As [`Session::reconnect`].
+    pub fn reconnect_over(&mut self, socket: OwnedFd) -> Result<(), SessionError> {
+        self.resume_on(connection_over(socket)?)
     }
 
-    fn begin(
-        mut connection: Connection,
-        client: &str,
-        ring_bytes: Option<u64>,
-    ) -> Result<Self, SessionError> {
-        #[derive(Serialize)]
-        struct Open<'a> {
-            client: &'a str,
-            versions: [ApiVersion; 1],
-            #[serde(skip_serializing_if = "Option::is_none")]
-            ring_bytes: Option<u64>,
+    fn resume_on(&mut self, mut connection: Connection) -> Result<(), SessionError> {
+        let token = self.opened.token.as_str();
+        // The ring's descriptor comes again; it is mapped already.
+        let Brought { opened, ring: _, verdicts } =
+            open_session(&mut connection, &self.client, None, Some(token))?;
+        if !opened.resumed {
+            let reason = "it opened another session instead of going on with this one".to_owned();
+            return Err(SessionError::Protocol { method: "OpenSession", reason });
         }
-        let method = "OpenSession";
-        let call = Open { client, versions: KNOWN, ring_bytes };
-        let (opened, descriptors): (Opened, _) = connection.call(method, call)?;
-        let protocol = |reason| SessionError::Protocol { method, reason };
-        if !KNOWN.contains(&opened.version) {
-            return Err(protocol(format!(
-                "it took version {}, which is not known here",
-                opened.version
-            )));
-        }
-        let mut descriptors: Vec<_> = descriptors.into_iter().map(Some).collect();
-        let count = descriptors.len();
-        let mut take = |index: usize| {
-            let descriptor = descriptors.get_mut(index).and_then(Option::take);
-            descriptor
-                .ok_or_else(|| protocol(format!("no descriptor {index} of {count} came with it")))
-        };
-        let ring = Ring::new(take(opened.ring)?)?;
-        let verdicts = opened.verdicts.map(&mut take).transpose()?.map(Verdicts::new);
-        Ok(Self { connection, ring, verdicts, opened })
+        (self.connection, self.verdicts, self.opened) = (connection, verdicts, opened);
+        Ok(())
     }
 
     /// What the daemon said as it opened the session: grant, limits, deadlines.
@@ -114,12 +195,13 @@ impl Session {
         &self.opened
     }
 
-    /// From now on the session has these classes of these events too.
+    /// From now on the session has these classes of these events too. A deadline takes the place of the
+    /// one that the event had.
     ///
     /// # Errors
     ///
     /// [`Refusal::NotGranted`] or [`Refusal::EventUnavailable`]: then nothing was subscribed.
-    pub fn subscribe(&mut self, subscriptions: &[EventClasses]) -> Result<(), SessionError> {
+    pub fn subscribe(&mut self, subscriptions: &[Subscription]) -> Result<(), SessionError> {
         self.tell("Subscribe", json!({ "subscriptions": subscriptions }))
     }
 
@@ -150,7 +232,7 @@ impl Session {
         self.tell("Unmute", json!({ "mutes": mutes }))
     }
 
-    /// With inverted mutes only what one of them names is written to the ring.
+    /// With inverted mutes only what one of them names is written to the ring, and nothing else.
     ///
     /// # Errors
     ///

@@ -32,27 +32,29 @@ pub enum Refusal {
         /// What the caller is.
         found: String,
     },
-    /// The grant shows less than the whole host, and this host cannot do that.
-    #[error("the grant of `{client}` is for {scope} only, which this host cannot do: {reason}")]
-    ScopeUnavailable {
-        /// Which client.
-        client: String,
-        /// What it may see.
-        scope: String,
-        /// What is missing.
-        reason: String,
-    },
-    /// No session waits to go on with that token.
-    #[error("there is no session to resume; open a new one")]
-    NothingToResume {},
     /// The daemon knows no version that this program knows.
     #[error(
-        "Ringfence speaks version {} only; one of the two needs an update", list(.supported)
+        "Ringfence speaks {} of the API, this program {}: one of the two needs an update",
+        versions(supported),
+        abi::ABI
     )]
     VersionUnsupported {
         /// The versions that it knows.
         supported: Vec<ApiVersion>,
     },
+    /// The grant shows less than the whole host, and this host cannot do that.
+    #[error("`{client}` is to see its {scope} only, and this host cannot do that: {reason}")]
+    ScopeUnavailable {
+        /// Which client.
+        client: String,
+        /// `descendants` or `cgroup`.
+        scope: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// The session that was to go on is over.
+    #[error("the earlier session is over; a new one must be opened")]
+    NothingToResume {},
     /// The client has a session already.
     #[error("`{client}` is connected already, as process {pid}; it has one session at a time")]
     AlreadyConnected {
@@ -143,8 +145,8 @@ pub enum Refusal {
     },
 }
 
-fn list(versions: &[ApiVersion]) -> String {
-    versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+fn versions(supported: &[ApiVersion]) -> String {
+    supported.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Refusal {
@@ -176,6 +178,12 @@ mod tests {
         assert_eq!(
             Refusal::named("io.ringfence.Control.NoSession", json!({})),
             Refusal::NoSession {}
+        );
+        let parameters = json!({ "supported": [{ "major": 2, "minor": 0 }] });
+        let refusal = Refusal::named("io.ringfence.Control.VersionUnsupported", parameters);
+        assert_eq!(
+            refusal.to_string(),
+            "Ringfence speaks 2.0 of the API, this program 1: one of the two needs an update"
         );
     }
 
