@@ -21,8 +21,8 @@ pub struct Settings {
     /// Socket to listen on
     #[arg(long, value_name = "PATH", default_value = "/run/ringfence/control")]
     pub socket: PathBuf,
-    /// Where the kernel has no gate: have what is executed directly in this directory asked about
-    /// through fanotify. Can be given several times
+    /// Have only what is executed directly in this directory asked about, through fanotify instead of the
+    /// gate: for kernels without one. Can be given several times
     #[arg(long, value_name = "DIR")]
     pub ask_directory: Vec<PathBuf>,
 }

@@ -51,21 +51,29 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    /// Opens the gate where there can be one; else fanotify, on the directories that are named.
+    /// Opens the gate; or, if directories are named, fanotify on these instead.
     pub(super) fn open(hooks: &Hooks, directories: &[PathBuf]) -> Result<Self, KernelError> {
         let ready =
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("making an epoll"))?;
-        let mut asking = Self {
-            gate: open_gate(hooks),
-            fanotify: Err("the gate is used instead".into()),
+        let through_fanotify = !directories.is_empty();
+        let asking = Self {
+            gate: if through_fanotify {
+                Err("--ask-directory has exec asked about through fanotify instead".into())
+            } else {
+                open_gate(hooks)
+            },
+            fanotify: if through_fanotify {
+                open_fanotify(directories)
+            } else {
+                Err("with --ask-directory DIR, what is executed there can be asked about through \
+                     fanotify"
+                    .into())
+            },
             ready,
             waiting: BTreeMap::new(),
             asked: [EventSet::default(); broker::slot::SLOTS],
             deny_when_gone: BTreeMap::new(),
         };
-        if asking.gate.is_err() {
-            asking.fanotify = open_fanotify(directories);
-        }
         let readable = epoll::EventFlags::IN;
         let sources: [(Source, Option<BorrowedFd<'_>>); 2] = [
             (Source::Gate, asking.gate.as_ref().ok().map(Gate::descriptor)),
@@ -282,11 +290,6 @@ fn open_gate(hooks: &Hooks) -> Result<Gate, String> {
 }
 
 fn open_fanotify(directories: &[PathBuf]) -> Result<Fanotify, String> {
-    if directories.is_empty() {
-        return Err("with --ask-directory DIR, what is executed there is asked about through \
-                    fanotify"
-            .into());
-    }
     let fanotify = Fanotify::open().map_err(|error| error.to_string())?;
     for directory in directories {
         let marked = fanotify.mark(directory, false);

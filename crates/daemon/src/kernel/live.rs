@@ -30,8 +30,8 @@ pub struct LiveKernel {
 }
 
 impl LiveKernel {
-    /// Loads the programs. Nothing is attached before somebody subscribes. Where there is no gate, what
-    /// is executed in `ask_directories` is asked about through fanotify.
+    /// Loads the programs. Nothing is attached before somebody subscribes. If there are
+    /// `ask_directories`, only what is executed there is asked about, through fanotify.
     pub fn load(ask_directories: &[PathBuf]) -> Result<Self, KernelError> {
         let hooks = Hooks::load().map_err(failed("loading the programs of events"))?;
         let keys = ProcessKeys::load().map_err(failed("loading the program for process keys"))?;
