@@ -30,8 +30,16 @@ fn events(arguments: &[&str], records: &[RecordBuffer]) -> (Output, Value) {
         .unwrap();
     let mut daemon = FakeDaemon::over(listener.accept().unwrap().0);
     let opened = daemon.accept();
-    assert_eq!(opened["parameters"]["client"], "ringfence-events");
-    let call = daemon.call();
+    assert_eq!(opened["parameters"]["client"], "io.ringfence.events");
+    let mut call = daemon.call();
+    if call["method"] == "io.ringfence.Control.GetCoverage" {
+        let class = json!({ "state": "available", "mechanism": "a tracepoint", "reason": null });
+        daemon.reply(&json!({ "coverage": [{
+            "event": "process_exec", "number": 1, "area": "process", "stage": "stable",
+            "since": "1.0", "notify": class, "rule": class, "ask": class
+        }]}));
+        call = daemon.call();
+    }
     daemon.reply(&json!({}));
     for record in records {
         assert!(daemon.ring.write(record.as_bytes()));

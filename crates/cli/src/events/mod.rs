@@ -14,7 +14,7 @@ use abi::{Class, Event, EventType};
 use anyhow::bail;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use sdk::{EventClasses, RingError, Session, SessionError};
+use sdk::{Coverage, EventClasses, RingError, Session, SessionError, SessionOptions, Subscription};
 
 use crate::Ending;
 use crate::clock::Clock;
@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATH", default_value = sdk::SOCKET)]
     socket: PathBuf,
     /// Which client to be: the name of a grant
-    #[arg(long, value_name = "NAME", default_value = "ringfence-events")]
+    #[arg(long, value_name = "NAME", default_value = "io.ringfence.events")]
     client: String,
     /// Only events of this type; all that the grant gives if there is none. What concerns the session
     /// itself, such as losses, is always shown
@@ -52,23 +52,44 @@ fn event_types() -> impl TypedValueParser<Value = EventType> {
 
 /// Runs the subcommand, until it is ended, there were as many events as wanted, or the daemon ends.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
-    let mut session = Session::open_at(&arguments.socket, &arguments.client, None)?;
-    let wanted = wanted(&session.opened().grant, &arguments.types);
-    if wanted.is_empty() {
-        bail!("the grant `{}` has no event of which it may be told", arguments.client);
+    let mut session = SessionOptions::new(&arguments.client).socket(&arguments.socket).open()?;
+    let subscriptions = if arguments.types.is_empty() {
+        let coverage = session.coverage()?;
+        let (subscriptions, missing) = all(&session.opened().grant, &coverage);
+        if !missing.is_empty() {
+            eprintln!(
+                "ringfence: this host does not tell of {}; `ringfence status` says why",
+                missing.join(", ")
+            );
+        }
+        subscriptions
+    } else {
+        // What is not granted or not there is left to the daemon, which says why.
+        arguments.types.iter().copied().map(told).collect()
+    };
+    if subscriptions.is_empty() {
+        bail!("the grant `{}` has no event of which it may be told here", arguments.client);
     }
-    session.subscribe(&wanted)?;
+    session.subscribe(&subscriptions)?;
     show(&mut session, arguments)
 }
 
-/// What to subscribe to. What was asked for and is not granted is left to the daemon, which says why.
-fn wanted(grant: &[EventClasses], types: &[EventType]) -> Vec<EventClasses> {
-    let told = |event| EventClasses::new(event, [Class::Notify]);
-    if !types.is_empty() {
-        return types.iter().copied().map(told).collect();
-    }
+fn told(event: EventType) -> Subscription {
+    Subscription::new(event, [Class::Notify])
+}
+
+/// All events of which the grant lets this client be told and this host tells, and the names of those
+/// of which this host does not.
+fn all(grant: &[EventClasses], coverage: &[Coverage]) -> (Vec<Subscription>, Vec<&'static str>) {
+    let there = |event: EventType| {
+        let found = coverage.iter().find(|coverage| coverage.number == event.number());
+        found.is_some_and(|c| matches!(c.notify.state.as_str(), "available" | "reduced"))
+    };
     let granted = grant.iter().filter(|granted| granted.classes.contains(&Class::Notify));
-    granted.map(|granted| told(granted.event)).collect()
+    let (here, missing): (Vec<_>, Vec<_>) =
+        granted.map(|granted| granted.event).partition(|event| there(*event));
+    let missing = missing.into_iter().map(EventType::name).collect();
+    (here.into_iter().map(told).collect(), missing)
 }
 
 fn show(session: &mut Session, arguments: &Arguments) -> anyhow::Result<Ending> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use abi::{Class, EventType, Record, RecordBuffer};
 use sdk::EventClasses;
 
-use super::{json, line, wanted};
+use super::{all, json, line, told};
 use crate::clock::{Clock, Moment};
 use crate::screen::Style;
 
@@ -101,13 +101,27 @@ fn every_field_of_the_json_is_described_and_every_described_field_is_there() {
 }
 
 #[test]
-fn without_types_all_is_wanted_of_which_one_may_be_told() {
+fn without_types_all_is_wanted_that_is_granted_and_there_and_what_is_not_is_named() {
     let grant = [
         EventClasses::new(EventType::ProcessExec, [Class::Notify, Class::Ask]),
         EventClasses::new(EventType::ImageMap, [Class::Ask]),
+        EventClasses::new(EventType::ModuleLoad, [Class::Notify]),
+        EventClasses::new(EventType::BpfLoad, [Class::Notify]),
     ];
-    let told = |event| EventClasses::new(event, [Class::Notify]);
-    assert_eq!(wanted(&grant, &[]), [told(EventType::ProcessExec)]);
-    let asked_for = [EventType::BpfLoad];
-    assert_eq!(wanted(&grant, &asked_for), [told(EventType::BpfLoad)]);
+    let covered = |event: EventType, state: &str| {
+        let class = serde_json::json!({ "state": state });
+        let coverage = serde_json::json!({
+            "event": event.name(), "number": event.number(), "area": "x", "stage": "stable",
+            "since": "1.0", "notify": class, "rule": class, "ask": class
+        });
+        serde_json::from_value(coverage).unwrap()
+    };
+    let coverage = [
+        covered(EventType::ProcessExec, "available"),
+        covered(EventType::BpfLoad, "reduced"),
+        covered(EventType::ModuleLoad, "unavailable"),
+    ];
+    let (subscriptions, missing) = all(&grant, &coverage);
+    assert_eq!(subscriptions, [told(EventType::ProcessExec), told(EventType::BpfLoad)]);
+    assert_eq!(missing, ["module_load"]);
 }
