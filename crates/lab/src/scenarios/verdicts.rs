@@ -60,7 +60,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     if !has_gate {
         command.extend(["--ask-directory", "/tried"]);
     }
-    let mut daemon = vm.start(&command, LIMIT * 3)?;
+    let daemon = vm.start(&command, LIMIT * 3)?;
     wait(&vm, "no socket", "[ -S /run/ringfence/control ]")?;
     let status: Value = serde_json::from_str(&vm.shell("ringfence status --json")?)?;
     cell.keep("status.json", status.to_string().as_bytes())?;
@@ -86,7 +86,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     ensure!(clients.contains("org.example.allow-list"), "not among the clients: {clients}");
 
     // The product dies with no word.
-    vm.shell("pkill -KILL -x allow-list || pkill -KILL allow-list")?;
+    vm.shell("killall -KILL allow-list")?;
     let ended = product.wait()?;
     ensure!(ended.code != 0, "it ended by itself: {}", ended.errors());
     ensure!(ended.text().contains("denied /tried/busybox-unknown"), "it says: {}", ended.text());
@@ -96,8 +96,8 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     }
 
     // And so does the daemon.
-    vm.shell("pkill -KILL -x ringfenced || pkill -KILL ringfenced")?;
-    while daemon.line(LIMIT)?.is_some() {}
+    vm.shell("killall -KILL ringfenced")?;
+    daemon.wait()?;
     expect_same("a program without a daemon", tried(&vm, "unknown")?, None)?;
     vm.power_off();
     let how = if has_gate { "the gate" } else { "fanotify" };
