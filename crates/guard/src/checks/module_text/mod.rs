@@ -29,7 +29,7 @@ use crate::baseline::{Baseline, RegionKind};
 use crate::check::{About, Check, Missing, Outcome, Pace, System};
 use crate::compare::{Place, places};
 use crate::confirm::{Confirmed, confirm};
-use crate::digest::Key;
+use crate::digest::{Digest, Key};
 use crate::evidence;
 use crate::finding::{ModulesSummary, TextSummary};
 use crate::known_pages::{KnownPages, WHOLE};
@@ -54,7 +54,7 @@ struct Known {
     /// What it should hold, where there is room for that.
     baseline: Option<Baseline>,
     /// Of what was in memory when all of it was explained.
-    digests: Option<Vec<u64>>,
+    digests: Option<Vec<Digest>>,
     /// Pages of text and of read-only data that were found equal to what they should hold.
     pages: [KnownPages; 2],
     doubts: Vec<String>,
@@ -86,7 +86,7 @@ impl Default for Keys {
 
 impl Keys {
     /// Digests of what memory holds of a module; none if a part cannot be read.
-    fn of(&self, kernel: &Kernel<'_>, subject: &Subject) -> Option<Vec<u64>> {
+    fn of(&self, kernel: &Kernel<'_>, subject: &Subject) -> Option<Vec<Digest>> {
         let mut digests = Vec::new();
         for part in [Part::Text, Part::Rodata] {
             for key in &self.lasting {
