@@ -151,6 +151,11 @@ pub(crate) fn changes_jump_labels(kernel: &Kernel<'_>) -> bool {
     is_held(kernel, "jump_label_mutex")
 }
 
+/// Whether the kernel is about to change who is called by ftrace (`ftrace_lock`, kernel/trace/ftrace.c).
+pub(crate) fn changes_ftrace(kernel: &Kernel<'_>) -> bool {
+    is_held(kernel, "ftrace_lock")
+}
+
 fn is_held(kernel: &Kernel<'_>, mutex: &str) -> bool {
     /// What is not the owner's address in `mutex.owner` (MUTEX_FLAGS, kernel/locking/mutex.h).
     const FLAGS: u64 = 7;
