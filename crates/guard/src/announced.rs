@@ -12,6 +12,7 @@ use crate::baseline::Baseline;
 use crate::compare::Place;
 use crate::confirm::Explained;
 use crate::journal::{Change, Journal};
+use crate::patience::holds;
 use crate::sites::Verdict;
 
 /// What a finding about such a change is called.
@@ -32,9 +33,13 @@ pub(crate) struct Announced {
     pass: u64,
     /// Whether there was one that came to its end.
     begun: bool,
-    seen: BTreeMap<u64, Explained>,
+    /// In order of address.
+    seen: Vec<Explained>,
     pokes: BTreeMap<u64, Vec<Poke>>,
     pending: BTreeMap<u64, (Place, Vec<u8>)>,
+    /// Sites that the kernel was just changing in the last of them: what they were before that is in
+    /// `seen`, and what is announced of them is remembered until they have been judged.
+    left: Vec<Place>,
     /// Entries that the journal lost since the last pass that came to its end.
     lost: u64,
 }
@@ -57,12 +62,14 @@ impl Announced {
         self.remember(journal);
     }
 
-    /// Holds the explained differences of this pass against those of the one before that came to its end.
+    /// Holds the explained differences of this pass, in order of address, against those of the one before
+    /// that came to its end. What was `left` to the next pass, in order of address too, is judged then.
     pub(crate) fn pass(
         &mut self,
         journal: &Journal,
         baseline: &Baseline,
-        explained: &[Explained],
+        explained: Vec<Explained>,
+        left: Vec<Place>,
     ) -> Unannounced {
         let before = std::mem::take(&mut self.seen);
         let begun = std::mem::replace(&mut self.begun, true);
@@ -71,8 +78,15 @@ impl Announced {
         let is_padding = |place: &Place| {
             place.site.is_some_and(|site| site.kind == crate::sites::SiteKind::Padding)
         };
-        let told = explained.iter().filter(|one| !is_padding(&one.place));
-        self.seen = told.map(|one| (one.place.start, one.clone())).collect();
+        self.seen = explained;
+        self.seen.retain(|one| !is_padding(&one.place));
+        self.left = left;
+        if !self.left.is_empty() {
+            self.seen.retain(|one| !holds(&self.left, one.place.start));
+            let as_before = before.iter().filter(|one| holds(&self.left, one.place.start));
+            self.seen.extend(as_before.cloned());
+            self.seen.sort_by_key(|one| one.place.start);
+        }
         let mut unannounced = Unannounced::default();
         if let Err(reason) = journal.text_pokes() {
             self.pending.clear();
@@ -102,27 +116,32 @@ impl Announced {
                 None => pokes.push(Poke { pass: self.pass, new: new.clone() }),
             }
         }
-        let pass = self.pass;
-        self.pokes.retain(|_, pokes| {
-            pokes.retain(|poke| poke.pass + REMEMBERED > pass);
+        let (pass, left) = (self.pass, &self.left);
+        self.pokes.retain(|address, pokes| {
+            let lasts = holds(left, *address);
+            pokes.retain(|poke| lasts || poke.pass + REMEMBERED > pass);
             !pokes.is_empty()
         });
     }
 
-    fn judge(&mut self, baseline: &Baseline, before: &BTreeMap<u64, Explained>) -> Vec<Explained> {
+    fn judge(&mut self, baseline: &Baseline, before: &[Explained]) -> Vec<Explained> {
         let mut findings = Vec::new();
         let late = std::mem::take(&mut self.pending);
-        let touched: BTreeSet<u64> =
-            before.keys().chain(self.seen.keys()).chain(late.keys()).copied().collect();
+        let mut touched = changed(before, &self.seen);
+        touched.extend(late.keys());
         for address in touched {
-            let seen = self.seen.get(&address).or_else(|| before.get(&address));
+            let seen = at(&self.seen, address).or_else(|| at(before, address));
             let place = seen.map(|one| one.place);
             let Some(place) = place.or_else(|| late.get(&address).map(|(place, _)| *place)) else {
                 continue;
             };
             let resting = baseline.bytes_at(address, place.length()).unwrap_or_default();
-            let was = before.get(&address).map_or(resting, |one| &one.seen);
-            let is = self.seen.get(&address).map_or(resting, |one| &one.seen).to_vec();
+            let was = at(before, address).map_or(resting, |one| &one.seen);
+            let is = at(&self.seen, address).map_or(resting, |one| &one.seen).to_vec();
+            if holds(&self.left, address) {
+                self.pending.extend(late.get(&address).map(|late| (address, late.clone())));
+                continue;
+            }
             if self.poked_to(address, &is) {
                 continue;
             }
@@ -141,10 +160,36 @@ impl Announced {
     }
 
     fn as_seen(&self, address: u64, place: Place, seen: Vec<u8>) -> Explained {
-        self.seen.get(&address).cloned().unwrap_or(Explained {
+        at(&self.seen, address).cloned().unwrap_or(Explained {
             place,
             seen,
             verdict: Verdict::Illegal,
         })
     }
+}
+
+/// Where two passes saw something else. Thousands of sites stay as they are from one to the next, and
+/// few do not.
+fn changed(before: &[Explained], now: &[Explained]) -> BTreeSet<u64> {
+    let mut changed = BTreeSet::new();
+    let (mut before, mut now) = (before.iter().peekable(), now.iter().peekable());
+    loop {
+        let start = |one: &&Explained| one.place.start;
+        let address = match (before.peek().map(start), now.peek().map(start)) {
+            (Some(was), Some(is)) => was.min(is),
+            (Some(only), None) | (None, Some(only)) => only,
+            (None, None) => return changed,
+        };
+        let was = before.next_if(|one| one.place.start == address);
+        let is = now.next_if(|one| one.place.start == address);
+        if was.map(|one| &one.seen) != is.map(|one| &one.seen) {
+            changed.insert(address);
+        }
+    }
+}
+
+/// What a pass saw at an address.
+fn at(seen: &[Explained], address: u64) -> Option<&Explained> {
+    let found = seen.binary_search_by_key(&address, |one| one.place.start).ok()?;
+    seen.get(found)
 }

@@ -82,6 +82,13 @@ impl Differences {
         }
     }
 
+    /// Adds runs that were found before.
+    pub fn add_all(&mut self, runs: &[Run]) {
+        for run in runs {
+            self.add(run.start, run.end);
+        }
+    }
+
     fn add(&mut self, start: u64, end: u64) {
         if let Some(last) = self.runs.last_mut()
             && last.end == start

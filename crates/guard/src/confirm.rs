@@ -14,6 +14,7 @@ use kernel_memory::Kernel;
 use crate::baseline::Baseline;
 use crate::check::Missing;
 use crate::compare::{Account, Place, account};
+use crate::patience::{IN_VAIN, Waiting};
 use crate::sites::{SiteKind, Sites, State, Verdict};
 
 /// Longer than a text poke of one site takes on a busy machine.
@@ -25,11 +26,6 @@ const READINGS: u32 = 8;
 /// How often a place may show an int3. A program that switches tracepoints on and off without end
 /// keeps sites in that state for a good part of the time.
 const READINGS_OF_INT3: u32 = 64;
-
-/// How long sites of static calls are waited for while the kernel says that it changes some. A
-/// livepatch has it change those of `cond_resched`, thousands of them one after the other; a fast
-/// machine takes a tenth of a second for that, an emulated one many.
-pub(crate) const UPDATE: Duration = Duration::from_secs(30);
 
 /// A place that differs and is explained.
 #[derive(Clone, Debug)]
@@ -60,6 +56,8 @@ pub struct Confirmed {
     pub explained: Vec<Explained>,
     /// Those that do not.
     pub unexplained: Vec<Unexplained>,
+    /// Those that the kernel is just changing, in order of address.
+    pub left: Vec<Place>,
 }
 
 struct Open {
@@ -67,26 +65,37 @@ struct Open {
     seen: Vec<u8>,
     illegal: u32,
     poking: u32,
+    /// How often it was read while the kernel was changing such sites.
+    changing: u32,
 }
 
-/// Reads `places` until each is explained or certain.
+/// Reads `places` until each is explained or certain, or what the kernel is just changing; `waits` is for
+/// no such to be left, for some time.
 pub fn confirm(
     kernel: &Kernel<'_>,
     baseline: &Baseline,
     sites: &Sites,
     state: &mut State,
     places: &[Place],
+    waits: bool,
 ) -> Result<Confirmed, Missing> {
     let mut confirmed = Confirmed::default();
-    let fresh = |place: &Place| Open { place: *place, seen: Vec::new(), illegal: 0, poking: 0 };
+    let fresh = |place: &Place| Open {
+        place: *place,
+        seen: Vec::new(),
+        illegal: 0,
+        poking: 0,
+        changing: 0,
+    };
     let mut open: Vec<Open> = places.iter().map(fresh).collect();
-    let began = Instant::now();
+    let mut waiting = Waiting::new(Instant::now());
     let mut first = true;
     while !open.is_empty() {
         if !std::mem::take(&mut first) {
             std::thread::sleep(PAUSE);
         }
-        let updating = changes_static_calls(kernel) && began.elapsed() < UPDATE;
+        let calls = open.iter().filter(|open| is_static_call(&open.place)).count();
+        let updating = changes_static_calls(kernel) && !waiting.is_over(Instant::now(), calls);
         state.read_functions(kernel, keys_of(&open, sites))?;
         let ranges: Vec<(u64, u32)> =
             open.iter().map(|open| (open.place.start, open.place.length() as u32)).collect();
@@ -103,9 +112,13 @@ pub fn confirm(
                     confirmed.explained.push(Explained { place, seen, verdict });
                     continue;
                 }
-                _ if updating && is_static_call(&place.place) => {}
+                _ if updating && is_static_call(&place.place) => place.changing += 1,
                 Account::Poking => place.poking += 1,
                 Account::Unexplained => place.illegal += 1,
+            }
+            if !waits && place.changing >= IN_VAIN {
+                confirmed.left.push(place.place);
+                continue;
             }
             if place.illegal < READINGS && place.poking < READINGS_OF_INT3 {
                 left.push(place);
@@ -119,13 +132,14 @@ pub fn confirm(
     }
     confirmed.explained.sort_by_key(|explained| explained.place.start);
     confirmed.unexplained.sort_by_key(|unexplained| unexplained.place.start);
+    confirmed.left.sort_by_key(|place| place.start);
     Ok(confirmed)
 }
 
 /// Whether the kernel is about to change static calls. `__static_call_update` sets the key and then
 /// changes one site after the other, all of it under this mutex (kernel/static_call_inline.c, 6.1 to
-/// 7.3), so until it is released sites and key may disagree. Whoever holds it for ever gains
-/// [`UPDATE`], once in each pass.
+/// 7.3), so until it is released sites and key may disagree. Whoever holds it for ever gains what sites are
+/// left and waited for ([`crate::patience`]).
 pub(crate) fn changes_static_calls(kernel: &Kernel<'_>) -> bool {
     is_held(kernel, "static_call_mutex")
 }
@@ -135,6 +149,11 @@ pub(crate) fn changes_static_calls(kernel: &Kernel<'_>) -> bool {
 /// changes text: a function tracer that goes on or off everywhere takes a slow machine many seconds.
 pub(crate) fn changes_jump_labels(kernel: &Kernel<'_>) -> bool {
     is_held(kernel, "jump_label_mutex")
+}
+
+/// Whether the kernel is about to change who is called by ftrace (`ftrace_lock`, kernel/trace/ftrace.c).
+pub(crate) fn changes_ftrace(kernel: &Kernel<'_>) -> bool {
+    is_held(kernel, "ftrace_lock")
 }
 
 fn is_held(kernel: &Kernel<'_>, mutex: &str) -> bool {

@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pages that were compared and found equal, known again by a digest.
+//! Pages that were compared, known again by a digest.
 //!
 //! A pass over the text is bound by memory, not by instructions: what was read lies in the cache,
 //! while the expected bytes come from far away and push everything else out. So a page that was
-//! equal once leaves a digest behind, and the next pass looks at the digest instead of the expected
-//! bytes. Half of what a pass takes from memory is saved by that.
+//! compared once leaves a digest behind, and the next pass looks at the digest instead of the expected
+//! bytes. Half of what a pass takes from memory is saved by that. Where a page differs is kept with its
+//! digest: that is said again, and whoever judges the difference reads its bytes.
 //!
-//! A page that differs has the digest of the expected one with a probability of at most 2^-32
+//! A page that changed has the digest of the expected one with a probability of at most 2^-32
 //! ([`crate::digest`]). The key is drawn anew and all bytes are compared in each [`WHOLE`]th pass, so
 //! such luck would not last. Parts of pages are compared as they are.
 
-use crate::compare::Differences;
-use crate::digest::{Key, PAGE};
+use std::collections::HashMap;
+
+use crate::compare::{Differences, Run};
+use crate::digest::{Digest, Key, PAGE};
 
 /// Passes after which a key is used no longer.
 pub(crate) const WHOLE: u32 = 60;
@@ -21,7 +24,9 @@ pub(crate) const WHOLE: u32 = 60;
 pub struct KnownPages {
     key: Key,
     /// By page of the region; 0 for one that is not known.
-    digests: Vec<u64>,
+    digests: Vec<Digest>,
+    /// Where those of them differ that do.
+    differing: HashMap<usize, Vec<Run>>,
     passes: u32,
 }
 
@@ -31,6 +36,7 @@ impl KnownPages {
         if self.passes.is_multiple_of(WHOLE) {
             self.key = Key::draw();
             self.digests.clear();
+            self.differing.clear();
         }
         self.passes = self.passes.wrapping_add(1);
     }
@@ -39,6 +45,7 @@ impl KnownPages {
     pub(crate) fn renew(&mut self, key: &Key) {
         self.key = key.clone();
         self.digests.clear();
+        self.differing.clear();
     }
 
     /// Compares as [`Differences::compare`] does. `seen` was read at `address`, `offset` bytes after
@@ -62,17 +69,22 @@ impl KnownPages {
             }
             let digest = self.key.digest(seen);
             if digest != 0 && self.digests.get(page) == Some(&digest) {
+                differences.add_all(self.differing.get(&page).map_or(&[], Vec::as_slice));
                 continue;
             }
-            let before = differences.count();
-            differences.compare(at, seen, expected);
-            if differences.count() == before {
-                if self.digests.len() <= page {
-                    self.digests.resize(page + 1, 0);
-                }
-                if let Some(known) = self.digests.get_mut(page) {
-                    *known = digest;
-                }
+            let mut of_page = Differences::default();
+            of_page.compare(at, seen, expected);
+            differences.add_all(of_page.runs());
+            if of_page.runs().is_empty() {
+                self.differing.remove(&page);
+            } else {
+                self.differing.insert(page, of_page.runs().to_vec());
+            }
+            if self.digests.len() <= page {
+                self.digests.resize(page + 1, 0);
+            }
+            if let Some(known) = self.digests.get_mut(page) {
+                *known = digest;
             }
         }
     }

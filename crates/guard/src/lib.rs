@@ -26,6 +26,7 @@ mod memory_views;
 pub mod modules;
 pub mod mutation;
 pub mod owners;
+mod patience;
 pub mod processor;
 pub mod recover;
 pub mod registers;

@@ -36,7 +36,7 @@ pub use kernels::Kernel;
 pub use modules::{Modules, name_of};
 pub use process::Process;
 pub use programs::Programs;
-pub use qemu::Machine;
+pub use qemu::{Machine, PROCESSOR};
 pub use qmp::{DumpFormat, Qmp};
 pub use ram::Ram;
 pub use scenario::{Cell, Outcome, Scenario};

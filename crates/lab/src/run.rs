@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     kernel: String,
 
     /// The processor model, as `qemu-system-x86_64 -cpu help` lists them
-    #[arg(long, value_name = "MODEL", default_value = "max")]
+    #[arg(long, value_name = "MODEL", default_value = lab::PROCESSOR)]
     cpu: String,
 
     /// Kernel parameters

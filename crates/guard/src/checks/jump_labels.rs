@@ -6,6 +6,8 @@
 //! switches a feature of the kernel on or off (auditing, tracing, a hardening) without a trace in
 //! any interface.
 
+use std::time::Instant;
+
 use kernel_memory::{Kernel, KernelMemory};
 
 use crate::batch::Places;
@@ -15,6 +17,7 @@ use crate::confirm::changes_jump_labels;
 use crate::evidence;
 use crate::finding::Finding;
 use crate::keys::Keys;
+use crate::patience::Patience;
 use crate::sites::jump_label::{JumpLabel, decode_site};
 use crate::sites::{Encoding, INT3, State};
 
@@ -24,6 +27,7 @@ use super::settle::{Settled, settle};
 #[derive(Debug, Default)]
 pub struct JumpLabels {
     plan: Plan,
+    patience: Patience,
 }
 
 /// What is read in each pass, and where it goes.
@@ -104,16 +108,18 @@ impl Check for JumpLabels {
         }
         let open = self.plan.disagreeing(system.kernel.memory)?;
         let mut state = State::default();
-        let left = settle(
+        let disagreed = settle(
             open,
             || changes_jump_labels(&system.kernel),
+            self.patience.waits(Instant::now()),
             |open| {
                 state.read_enabled(&system.kernel, open.iter().map(|entry| entry.key))?;
                 disagreeing(system, &state, open)
             },
         )?;
         let mut moving = 0;
-        for Settled { item, readings } in left {
+        outcome.reduced.extend(self.patience.left(Instant::now(), disagreed.left.len()));
+        for Settled { item, readings } in disagreed.settled {
             if state.enabled_count(item.key).is_some_and(|count| count < 0) {
                 moving += 1;
                 continue;

@@ -249,6 +249,7 @@ fn compare(
     let left = settle(
         ranges,
         || false,
+        true,
         |ranges| {
             let mut left = Vec::new();
             for range in ranges {
@@ -268,7 +269,7 @@ fn compare(
             Ok(left)
         },
     )?;
-    Ok(left.iter().map(|settled| finding(system, other, settled)).collect())
+    Ok(left.settled.iter().map(|settled| finding(system, other, settled)).collect())
 }
 
 fn finding(

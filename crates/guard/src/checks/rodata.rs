@@ -49,7 +49,7 @@ impl Check for Rodata {
         let (differences, mut unreadable) = super::text::read(system, &rodata, &mut self.known)?;
         let none = Sites::default();
         let places = places(differences.runs(), &none);
-        let mut confirmed = confirm(kernel, baseline, &none, &mut State::default(), &places)?;
+        let mut confirmed = confirm(kernel, baseline, &none, &mut State::default(), &places, true)?;
         confirmed.unexplained.append(&mut unreadable);
         confirmed.unexplained.sort_by_key(|one| one.place.start);
         let changes = evidence::join(&confirmed.unexplained, kernel.symbols);

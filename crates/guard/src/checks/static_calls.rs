@@ -2,6 +2,8 @@
 //! Each static call and trampoline, against where its key points, and each key, against the
 //! functions of the kernel.
 
+use std::time::Instant;
+
 use kernel_memory::Kernel;
 
 use crate::baseline::Baseline;
@@ -13,6 +15,7 @@ use crate::evidence;
 use crate::finding::Finding;
 use crate::keys::Keys;
 use crate::owners::Owners;
+use crate::patience::Patience;
 use crate::recover::Recovered;
 use crate::sites::state::counted_before;
 use crate::sites::{INT3, Site, SiteKind, Sites, State, Verdict};
@@ -24,6 +27,7 @@ use super::settle::{Settled, settle};
 pub struct StaticCalls {
     recovered: Recovered,
     plan: Option<Plan>,
+    patience: Patience,
 }
 
 /// What is read in each pass, and what of it was in order in the last.
@@ -159,15 +163,17 @@ impl Check for StaticCalls {
         let plan = self.plan.insert(plan);
         let (open, unknown) = plan.look(kernel, baseline, sites)?;
         let mut state = State::default();
-        let left = settle(
+        let disagreed = settle(
             open,
             || changes_static_calls(kernel),
+            self.patience.waits(Instant::now()),
             |open| {
                 state.read_functions(kernel, all_keys(sites))?;
                 disagreeing(system, sites, &state, open)
             },
         )?;
-        for Settled { item, readings } in left {
+        outcome.reduced.extend(self.patience.left(Instant::now(), disagreed.left.len()));
+        for Settled { item, readings } in disagreed.settled {
             outcome.findings.push(finding(system, sites, &state, &item, readings));
         }
         if unknown > 0 {

@@ -7,6 +7,7 @@
 //! kernel when it came: whoever writes a legal encoding by himself is found by that.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use kernel_memory::Piece;
 
@@ -14,12 +15,13 @@ use crate::announced::{Announced, TECHNIQUE};
 use crate::baseline::{Baseline, Region, RegionKind};
 use crate::check::{About, Check, Missing, Outcome, Pace, System};
 use crate::compare::{Differences, Place, places};
-use crate::confirm::{Explained, Unexplained, confirm};
+use crate::confirm::{Confirmed, Explained, Unexplained, confirm};
 use crate::evidence::{self, Change};
 use crate::finding::TextSummary;
 use crate::known_pages::KnownPages;
 use crate::kprobes;
 use crate::owners::Owners;
+use crate::patience::Patience;
 use crate::recover::Recovered;
 use crate::sites::{SiteKind, Sites, State};
 
@@ -42,6 +44,7 @@ pub struct Text {
     known: KnownPages,
     passes: u32,
     mutable: Option<u64>,
+    patience: Patience,
 }
 
 impl Text {
@@ -93,13 +96,16 @@ impl Check for Text {
         if fresh {
             state.learn(&Owners::gather(kernel, &mut self.recovered));
         }
-        let mut confirmed = confirm(kernel, baseline, sites, state, &places)?;
+        let waits = self.patience.waits(Instant::now());
+        let mut confirmed = confirm(kernel, baseline, sites, state, &places, waits)?;
         fresh |= !confirmed.unexplained.iter().any(|one| Self::is_ftrace(&one.place));
         if !fresh {
             // Perhaps a tracer that came since the lists were read.
             state.learn(&Owners::gather(kernel, &mut self.recovered));
             let places: Vec<Place> = confirmed.unexplained.drain(..).map(|one| one.place).collect();
-            let again = confirm(kernel, baseline, sites, state, &places)?;
+            let again = confirm(kernel, baseline, sites, state, &places, waits)?;
+            confirmed.left.extend(again.left);
+            confirmed.left.sort_by_key(|place| place.start);
             confirmed.explained.extend(again.explained);
             confirmed.explained.sort_by_key(|one| one.place.start);
             confirmed.unexplained = again.unexplained;
@@ -124,7 +130,10 @@ impl Check for Text {
             }
             outcome.findings.push(finding);
         }
-        let unannounced = self.announced.pass(system.journal, baseline, &confirmed.explained);
+        let explained_changes = confirmed.explained.len() as u64;
+        outcome.reduced.extend(self.patience.left(Instant::now(), confirmed.left.len()));
+        let Confirmed { explained, left, .. } = confirmed;
+        let unannounced = self.announced.pass(system.journal, baseline, explained, left);
         for one in unannounced.findings.iter().take(FINDINGS) {
             outcome.findings.push(not_announced(self.name(), system, one));
         }
@@ -140,7 +149,7 @@ impl Check for Text {
             bytes,
             pinned: bytes.saturating_sub(mutable),
             mutable,
-            explained_changes: confirmed.explained.len() as u64,
+            explained_changes,
             unexplained: changes.len() as u64 + differences.dropped(),
         });
         Ok(())

@@ -150,7 +150,7 @@ fn what_a_pass_heard_that_came_to_no_end_counts_in_the_next() {
     let quiet = Journal::running(8);
     let found = |announced: &mut Announced, journal: &Journal| {
         announced.hear(journal);
-        announced.pass(journal, &baseline, &jumps)
+        announced.pass(journal, &baseline, jumps.to_vec(), Vec::new())
     };
 
     let mut announced = Announced::default();
@@ -162,7 +162,7 @@ fn what_a_pass_heard_that_came_to_no_end_counts_in_the_next() {
     let watched = || {
         let mut announced = Announced::default();
         announced.hear(&quiet);
-        announced.pass(&quiet, &baseline, &[]);
+        announced.pass(&quiet, &baseline, Vec::new(), Vec::new());
         announced
     };
     let mut announced = watched();
@@ -179,4 +179,49 @@ fn what_a_pass_heard_that_came_to_no_end_counts_in_the_next() {
     announced.hear(&lossy);
     assert!(found(&mut announced, &quiet).reduced.is_some_and(|reason| reason.contains("lost")));
     assert!(found(&mut announced, &quiet).findings.is_empty());
+}
+
+#[test]
+fn what_is_announced_of_a_site_is_remembered_as_long_as_the_kernel_is_changing_it() {
+    let baseline = Synthetic::new().baseline();
+    let place = Place { start: SHORT_LABEL, end: SHORT_LABEL + 2, site: None };
+    let jumps = || vec![Explained { place, seen: JUMP.to_vec(), verdict: Verdict::Illegal }];
+    let quiet = Journal::running(8);
+    let found = |poked: bool| {
+        let mut announced = Announced::default();
+        let mut pass = |journal: &Journal, explained, left| {
+            announced.hear(journal);
+            announced.pass(journal, &baseline, explained, left).findings.len()
+        };
+        assert_eq!(pass(&quiet, Vec::new(), Vec::new()), 0);
+        let mut passes = Passes::new(Journal::running(8));
+        if poked {
+            passes.announce(JUMP);
+        }
+        assert_eq!(pass(&passes.journal, Vec::new(), vec![place]), 0);
+        for _ in 0..5 {
+            assert_eq!(pass(&quiet, Vec::new(), vec![place]), 0);
+        }
+        (0..4).map(|_| pass(&quiet, jumps(), Vec::new())).sum::<usize>()
+    };
+    assert_eq!(found(true), 0);
+    assert_eq!(found(false), 1);
+}
+
+#[test]
+fn a_site_that_is_left_counts_as_it_was() {
+    let baseline = Synthetic::new().baseline();
+    let place = Place { start: SHORT_LABEL, end: SHORT_LABEL + 2, site: None };
+    let jumps = || vec![Explained { place, seen: JUMP.to_vec(), verdict: Verdict::Illegal }];
+    let quiet = Journal::running(8);
+    let mut announced = Announced::default();
+    let mut pass = |explained, left| {
+        announced.hear(&quiet);
+        announced.pass(&quiet, &baseline, explained, left).findings.len()
+    };
+    pass(jumps(), Vec::new());
+    for _ in 0..3 {
+        assert_eq!(pass(Vec::new(), vec![place]), 0);
+        assert_eq!(pass(jumps(), Vec::new()), 0, "it is as it was before");
+    }
 }

@@ -125,3 +125,43 @@ fn what_changes_of_branches_that_were_in_order_is_seen_in_the_next_pass() {
     let branches = [(SHORT_LABEL, 2), (LONG_LABEL, 5), (SHORT_KEY, 3), (LONG_KEY, 3)];
     each_flip_is_seen(&mut JumpLabels::default(), &branches);
 }
+
+/// What the kernel's mutex holds while a task changes sites.
+const TASK: u64 = 0xffff_8880_0000_1001;
+
+#[test]
+fn sites_that_the_kernel_is_changing_are_left_to_the_next_look() {
+    let synthetic = Synthetic::new();
+    let baseline = synthetic.baseline();
+    let checks: [(&mut dyn Check, u64); 3] = [
+        (&mut Text::default(), CALL_MUTEX),
+        (&mut StaticCalls::default(), CALL_MUTEX),
+        (&mut JumpLabels::default(), LABEL_MUTEX),
+    ];
+    for (check, mutex) in checks {
+        let name = check.name();
+        let mut synthetic = Synthetic::new();
+        let mut look = |synthetic: &Synthetic| {
+            let outcome = synthetic.run(check, &baseline, &silent()).unwrap();
+            let left = outcome.reduced.iter().any(|line| line.contains("left to the next pass"));
+            (outcome.findings.len(), left)
+        };
+        for _ in 0..2 {
+            assert_eq!(look(&synthetic), (0, false), "{name}");
+        }
+        // A key, and one of its sites, are as they will be; the others are not there yet.
+        synthetic.memory.write_u64(mutex, TASK);
+        synthetic.memory.write_u64(CALL_KEY, OTHER);
+        synthetic.memory.write(TRAMPOLINE, &to(&[0xe9], TRAMPOLINE, OTHER));
+        synthetic.memory.write(STATIC_CALL, &to(&[0xe8], STATIC_CALL, QUIET));
+        synthetic.memory.write_u32(SHORT_KEY, 1);
+        assert_eq!(look(&synthetic), (0, true), "{name}");
+        // When the kernel is done they must agree.
+        synthetic.memory.write_u64(mutex, 0);
+        let (findings, left) = look(&synthetic);
+        assert!(findings > 0 && !left, "{name}");
+        synthetic.memory.write(STATIC_CALL, &to(&[0xe8], STATIC_CALL, OTHER));
+        synthetic.memory.write(SHORT_LABEL, &[0xeb, 0x39]);
+        assert_eq!(look(&synthetic), (0, false), "{name}");
+    }
+}

@@ -47,12 +47,14 @@ pub(super) const SHORT_KEY: u64 = DATA;
 pub(super) const LONG_KEY: u64 = DATA + 0x10;
 pub(super) const CALL_KEY: u64 = DATA + 0x20;
 pub(super) const TAIL_KEY: u64 = DATA + 0x40;
+pub(super) const CALL_MUTEX: u64 = DATA + 0x80;
+pub(super) const LABEL_MUTEX: u64 = DATA + 0xa0;
 
 const JUMP_TABLE: u64 = RODATA + 0x100;
 const CALL_TABLE: u64 = RODATA + 0x200;
 const TRAMPOLINE_TABLE: u64 = RODATA + 0x300;
 
-const SYMBOLS: [(u64, u8, &str); 26] = [
+const SYMBOLS: [(u64, u8, &str); 28] = [
     (TEXT, b'T', "_stext"),
     (WORK, b'T', "do_work"),
     (QUIET, b't', "quiet"),
@@ -79,6 +81,8 @@ const SYMBOLS: [(u64, u8, &str); 26] = [
     (TRAMPOLINE_TABLE + 8, b'R', "__stop_static_call_tramp_key"),
     (RODATA + 0x1000, b'R', "__end_rodata"),
     (DATA, b'D', "_sdata"),
+    (CALL_MUTEX, b'd', "static_call_mutex"),
+    (LABEL_MUTEX, b'd', "jump_label_mutex"),
 ];
 
 /// The kernel, its memory open to changes.
@@ -207,9 +211,11 @@ fn relative(memory: &mut FakeMemory, at: u64, target: u64) {
 fn types() -> Vec<u8> {
     let mut types = Builder::new();
     let int = types.int("int", 4, true);
-    let atomic = types.structure("atomic_t", 4, &[("counter", int, 0)]);
-    types.structure("static_key", 16, &[("enabled", atomic, 0)]);
     let pointer = types.pointer(kernel_image::btf::TypeId(0));
+    let atomic = types.structure("atomic_t", 4, &[("counter", int, 0)]);
+    let long = types.structure("atomic_long_t", 8, &[("counter", pointer, 0)]);
+    types.structure("mutex", 32, &[("owner", long, 0)]);
+    types.structure("static_key", 16, &[("enabled", atomic, 0)]);
     types.structure("static_call_key", 16, &[("func", pointer, 0), ("type", pointer, 64)]);
     types.finish()
 }

@@ -54,18 +54,36 @@ const MODULES: [&str; 8] = ["dummy", "ifb", "loop", "overlay", "squashfs", "tun"
 #[derive(Clone, Copy, Debug)]
 struct Length {
     passes: u64,
-    /// Modules that come and go at least. Of the other kinds, of which many wait for grace periods, a tenth is
-    /// enough.
+    /// Modules that come and go at least; see [`least`] for the other kinds.
     rounds: u64,
+    /// How often each check looks at least: while the kernel announces changes most passes are of those that
+    /// look each time.
+    looks: u64,
     /// When it takes too long.
     limit: Duration,
 }
 
-const CORE: Length = Length { passes: 60, rounds: 5, limit: Duration::from_secs(300) };
-const FULL: Length = Length { passes: 2000, rounds: 200, limit: Duration::from_secs(3600) };
+const CORE: Length = Length { passes: 200, rounds: 10, looks: 10, limit: Duration::from_secs(300) };
+const FULL: Length =
+    Length { passes: 2000, rounds: 200, looks: 200, limit: Duration::from_secs(3600) };
+
+/// How many rounds of a kind are enough. Many wait for grace periods, and for a livepatch the kernel changes
+/// thousands of places, one after the other.
+fn least(kind: &str, length: Length) -> u64 {
+    length.rounds.div_ceil(match kind {
+        "modules" => 1,
+        "livepatch" => 40,
+        _ => 10,
+    })
+}
 
 /// Opening takes the image apart, which an emulated processor on a busy host takes a minute for.
 const OPENING: Duration = Duration::from_secs(180);
+
+/// Seconds from one pass to the next, of which a pass takes a third where nothing else runs. What changes the
+/// kernel has the rest: if both ran all the time, each change of text would wait for the other processor,
+/// which the same thread emulates.
+const PERIOD: &str = "0.2";
 
 /// How long a pass may take. All else that runs in the guest takes time from it.
 const PASS: Duration = Duration::from_secs(120);
@@ -100,13 +118,15 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
 }
 
 fn length(cell: &Cell<'_>) -> anyhow::Result<Length> {
-    let length = if cell.is_core() { CORE } else { FULL };
+    // The other flavour of a series is changed by the same code and has more drivers only.
+    let short = cell.is_core() || !cell.kernel().is_for_clouds();
+    let length = if short { CORE } else { FULL };
     match env::var("RINGFENCE_CHURN_PASSES") {
         // Short ones are for finding a culprit; how many rounds fit in does not matter then.
         Ok(passes) => {
             let passes = passes.parse().context("RINGFENCE_CHURN_PASSES is no number")?;
             let limit = Duration::from_secs(60 + 3 * passes);
-            Ok(Length { passes, rounds: 1, limit })
+            Ok(Length { passes, rounds: 1, looks: 1, limit })
         }
         Err(_) => Ok(length),
     }
@@ -172,10 +192,15 @@ fn churn(
         while watch.passes < until && started.elapsed() < length.limit {
             watch.event(PASS)?;
         }
-        let least = |kind: &str| length.rounds.div_ceil(if kind == "modules" { 1 } else { 10 });
+        let done = rounds(vm, kinds);
         enough = watch.passes >= length.passes
-            && rounds(vm, kinds).iter().all(|(kind, rounds)| *rounds >= least(kind));
+            && watch.fewest_looks().is_some_and(|(_, looks)| looks >= length.looks)
+            && done.iter().all(|(kind, rounds)| *rounds >= least(kind, length));
         failed = vm.get("/run/churn/failed").is_ok();
+        // For whoever wants to know how far it is.
+        let seconds = started.elapsed().as_secs();
+        let figure = format!("{seconds} s: {}; {}\n", watch.figure(), figure_of(&done));
+        cell.keep("figure.txt", figure.as_bytes())?;
         cell.keep("watch.json", watch.lines.as_bytes())?;
     }
     vm.shell("mkdir -p /run/churn && touch /run/churn/stop")?;
@@ -224,6 +249,9 @@ struct Watch<'vm> {
     blind: u64,
     hooked: u64,
     unhooked: u64,
+    /// How often each check looked that could at first, and how often one could not.
+    looks: BTreeMap<String, u64>,
+    unable: BTreeMap<String, u64>,
     findings: Vec<Value>,
 }
 
@@ -235,7 +263,7 @@ impl<'vm> Watch<'vm> {
             "--json",
             "--quiet-journal",
             "--period",
-            "0.05",
+            PERIOD,
             "--share",
             "100",
         ];
@@ -251,9 +279,12 @@ impl<'vm> Watch<'vm> {
             blind: 0,
             hooked: 0,
             unhooked: 0,
+            looks: BTreeMap::new(),
+            unable: BTreeMap::new(),
             findings,
         };
-        while watch.passes == 0 {
+        // In the first two it waits for whatever the kernel is changing.
+        while watch.passes < 3 {
             watch.event(OPENING)?;
         }
         ensure!(watch.findings.is_empty(), "before any change: {}", watch.techniques());
@@ -285,6 +316,12 @@ impl<'vm> Watch<'vm> {
                     check["name"] == "text" && reason.contains("journal")
                 };
                 self.blind += u64::from(checks.iter().any(|check| blind(&check)));
+                for check in checks {
+                    let able = check["status"] != "unavailable";
+                    let counts = if able { &mut self.looks } else { &mut self.unable };
+                    let name = check["name"].as_str().unwrap_or_default();
+                    *counts.entry(name.to_owned()).or_default() += 1;
+                }
             }
             _ => {}
         }
@@ -295,12 +332,26 @@ impl<'vm> Watch<'vm> {
         Ok(self.process.interrupt()?.code)
     }
 
+    /// The check that looked least often, and how often it did.
+    fn fewest_looks(&self) -> Option<(&str, u64)> {
+        let fewest = self.looks.iter().min_by_key(|(_, looks)| **looks)?;
+        Some((fewest.0, *fewest.1))
+    }
+
     fn figure(&self) -> String {
         let Self { passes, entries, lost, blind, hooked, unhooked, findings, .. } = self;
         let findings = findings.len();
+        let (check, looks) = self.fewest_looks().unwrap_or_default();
+        let unable: Vec<_> = self
+            .unable
+            .iter()
+            .map(|(check, times)| format!(", {check} {times} times not"))
+            .collect();
         format!(
-            "{findings} findings in {passes} passes ({blind} without a whole journal), {entries} journal \
-             entries and {lost} lost, {hooked} hooks came and {unhooked} went"
+            "{findings} findings in {passes} passes ({blind} without a whole journal; each check looked \
+             at least {looks} times ({check}){}), {entries} journal entries and {lost} lost, {hooked} \
+             hooks came and {unhooked} went",
+            unable.join("")
         )
     }
 

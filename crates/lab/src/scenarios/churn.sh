@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Changes a kernel in one legitimate way, again and again: churn KIND
 #
-# One round is one change and its way back. It ends between two rounds once /run/churn/stop is there, and
-# leaves the kernel as it was. /run/churn/KIND has the number of rounds that were done.
+# One round is one change and its way back, and a rest after each of the two. It ends between two rounds
+# once /run/churn/stop is there, and leaves the kernel as it was. /run/churn/KIND has the number of rounds
+# that were done.
 #
 # churn KIND can: whether this kernel can be changed in that way.
 set -u
@@ -28,8 +29,34 @@ nth() {
 	echo "$1"
 }
 
-# Long enough for a pass to begin; not always the same.
-pause() { sleep "0.$(nth "$round" 05 2 1 3)"; }
+# Rests, while the kernel stays as it was changed, for `factor` times the processor time that the change took:
+# whoever watches looks at it meanwhile, and all kinds together leave him some of the processor. `least`
+# hundredths of a second at least, not always the same, and in steps, so that the end comes soon.
+factor=5
+least=400
+several=1
+rest() {
+	local before=$used left step
+	count_time
+	left=$((factor * (used - before) + least * (1 + round % 4) / 2))
+	[ $left -lt 2000 ] || left=2000
+	while [ $left -gt 0 ] && [ ! -e /run/churn/stop ]; do
+		step=$((left < 300 ? left : 300))
+		left=$((left - step))
+		step=$((1000 + step))
+		sleep "$((step / 100 - 10)).${step#??}"
+	done
+	count_time
+}
+
+# The processor time of this process and of those that it waited for, in hundredths of a second: `utime` and
+# what follows it in /proc/PID/stat.
+count_time() {
+	local stat
+	read -r stat </proc/$$/stat
+	set -- ${stat#*) }
+	used=$((${12} + ${13} + ${14} + ${15}))
+}
 
 # --- the function tracer --------------------------------------------------------------------------
 
@@ -46,14 +73,19 @@ tracer_begin() {
 	done
 }
 tracer_round() {
-	# All functions in one round of twenty: an emulated processor takes long for that.
-	[ $((round % 20)) = 10 ] || put $tracing/set_ftrace_filter \
-		"$(nth "$round" 'vfs_*' 'tcp_*' '*mutex*' 'do_*' 'ktime_*' '__x64_sys_*' 'sched_*')"
+	# All functions in one round of twenty, those with a name like this in one of five, and else each 97th of
+	# the kernel's list, by its number there: an emulated processor takes long for what it has to look up.
+	case $((round % 20)) in
+	10) ;;
+	2 | 6 | 14 | 18) put $tracing/set_ftrace_filter \
+		"$(nth "$round" 'vfs_*' 'tcp_*' '*mutex*' 'do_*' 'ktime_*' '__x64_sys_*' 'sched_*')" ;;
+	*) put $tracing/set_ftrace_filter "$(seq -s ' ' $((1 + round)) 97 30000)" ;;
+	esac
 	put $tracing/current_tracer "$(nth "$round" function function function_graph)"
-	pause
+	rest
 	put $tracing/current_tracer nop
 	put $tracing/set_ftrace_filter ''
-	pause
+	rest
 }
 tracer_end() { put $tracing/set_ftrace_notrace ''; }
 
@@ -70,8 +102,9 @@ tracepoints_round() {
 		sched kmem block irq timer workqueue signal task cgroup raw_syscalls rcu writeback)
 	[ -e "$events/enable" ] || return 0
 	put "$events/enable" 1
-	pause
+	rest
 	put "$events/enable" 0
+	rest
 }
 tracepoints_end() { :; }
 
@@ -102,12 +135,12 @@ kprobes_round() {
 	[ -z "$inside_rmdir" ] || add $tracing/kprobe_events "p:churn/within_too $inside_rmdir"
 	put $tracing/events/churn/enable 1
 	mkdir /tmp/probed
-	pause
+	rest
 	# Those within a function become jumps after some ticks, and int3 again with this.
 	[ $((round % 3)) != 1 ] || put /proc/sys/debug/kprobes-optimization 0
 	[ $((round % 5)) != 2 ] || put /sys/kernel/debug/kprobes/enabled 0
 	rmdir /tmp/probed
-	pause
+	rest
 	put /sys/kernel/debug/kprobes/enabled 1
 	put /proc/sys/debug/kprobes-optimization 1
 	put $tracing/events/churn/enable 0
@@ -122,27 +155,29 @@ kprobes_end() { :; }
 fprobes_can() { grep -qs '^[[:space:]]*f\[:' $tracing/README; }
 fprobes_begin() { :; }
 fprobes_round() {
-	add $tracing/dynamic_events 'f:fchurn/at_start vfs_rename'
-	add $tracing/dynamic_events 'f:fchurn/at_return vfs_unlink%return'
+	local probe
+	probe=$(nth "$round" 'at_start vfs_rename' 'at_return vfs_unlink%return')
+	add $tracing/dynamic_events "f:fchurn/$probe"
 	put $tracing/events/fchurn/enable 1
 	: >/tmp/fprobed.1
 	mv /tmp/fprobed.1 /tmp/fprobed.2
-	pause
+	rest
 	rm /tmp/fprobed.2
 	put $tracing/events/fchurn/enable 0
-	add $tracing/dynamic_events '-:fchurn/at_start'
-	add $tracing/dynamic_events '-:fchurn/at_return'
+	add $tracing/dynamic_events "-:fchurn/${probe% *}"
+	rest
 }
 fprobes_end() { :; }
 
 # --- programs of BPF ------------------------------------------------------------------------------
 
 bpf_can() { [ -e /lab/watch_churn ]; }
-bpf_begin() { :; }
+bpf_begin() { several=5; }
 bpf_round() {
-	RINGFENCE_ATTACH_ROUNDS=3 /lab/watch_churn --ignored --exact --nocapture \
+	# The program takes longest to start, so each time it does several.
+	RINGFENCE_ATTACH_ROUNDS=$several /lab/watch_churn --ignored --exact --nocapture \
 		programs_attach_and_detach >/run/churn/bpf.out 2>&1 || fail "$(cat /run/churn/bpf.out)"
-	pause
+	rest
 }
 bpf_end() { :; }
 
@@ -150,60 +185,63 @@ bpf_end() { :; }
 
 modules_can() { [ -s /lab/churn-modules ]; }
 # /lab/churn-modules has their names: none of them needs another.
-modules_begin() { :; }
+# There are many rounds of these.
+modules_begin() { factor=0 least=10; }
 modules_round() {
 	local name
 	name=$(nth "$round" $(cat /lab/churn-modules))
 	rmmod "$name" || fail "rmmod $name"
-	pause
+	rest
 	insmod "/lab/modules/$(grep -x "$(echo "$name" | sed 's/_/[_-]/g').ko" /lab/modules/order)" ||
 		fail "insmod $name"
-	pause
+	rest
 }
 modules_end() { :; }
 
 # --- CPUs -----------------------------------------------------------------------------------------
 
 cpus_can() { [ -e /sys/devices/system/cpu/cpu1/online ]; }
-cpus_begin() { :; }
+# What a processor changes before it is heard is lost to the journal, so it does not come and go all the time.
+cpus_begin() { least=200; }
 cpus_round() {
 	put /sys/devices/system/cpu/cpu1/online 0
-	[ $((round % 4)) = 0 ] || pause
+	[ $((round % 4)) = 0 ] || rest
 	put /sys/devices/system/cpu/cpu1/online 1
-	pause
-	pause
+	rest
 }
 cpus_end() { :; }
 
 # --- KFENCE ---------------------------------------------------------------------------------------
 
 kfence_can() { [ -e /sys/module/kfence/parameters/sample_interval ]; }
-kfence_begin() { :; }
+kfence_begin() { least=200; }
 kfence_round() {
 	put /sys/module/kfence/parameters/sample_interval "$(nth "$round" 1 10 100)"
-	pause
+	rest
 	put /sys/module/kfence/parameters/sample_interval 0
-	pause
+	rest
 }
 kfence_end() { :; }
 
 # --- a livepatch ----------------------------------------------------------------------------------
 
 livepatch_can() { [ -e /lab/livepatch_abuse.ko ] && [ -e /sys/kernel/livepatch ]; }
-livepatch_begin() { :; }
+# The kernel changes ten thousand static calls for each, one after the other: that it stays is what most of
+# the time is for.
+livepatch_begin() { least=1000; }
 livepatch_round() {
 	local patch=/sys/kernel/livepatch/livepatch_abuse waited=0
 	insmod /lab/livepatch_abuse.ko seconds=3600 || fail insmod
 	# All tasks leave the function before it is on, or off.
 	while [ "$(cat $patch/transition)" = 1 ]; do sleep 0.2; done
-	pause
+	rest
 	put $patch/enabled 0
 	until rmmod livepatch_abuse 2>/run/churn/livepatch.out; do
 		waited=$((waited + 1))
 		[ $waited -lt 300 ] || fail "$(cat /run/churn/livepatch.out)"
 		sleep 0.2
 	done
-	pause
+	rest
 }
 livepatch_end() { :; }
 
@@ -216,11 +254,13 @@ switches_begin() { [ ! -e $preempt ] || preempt_before=$(sed 's/.*(//; s/).*//' 
 switches_round() {
 	put /proc/sys/kernel/sched_schedstats 1
 	put /proc/sys/kernel/task_delayacct 1
-	[ ! -e $preempt ] || put $preempt "$(nth "$round" $(tr -d '()' <$preempt))"
-	pause
+	# As many static calls as for a livepatch.
+	[ ! -e $preempt ] || [ $((round % 5)) != 1 ] ||
+		put $preempt "$(nth $((round / 5)) $(tr -d '()' <$preempt))"
+	rest
 	put /proc/sys/kernel/sched_schedstats 0
 	put /proc/sys/kernel/task_delayacct 0
-	pause
+	rest
 }
 switches_end() { [ ! -e $preempt ] || put $preempt "$preempt_before"; }
 
@@ -232,9 +272,10 @@ if [ "${2-}" = can ]; then
 fi
 mkdir -p /run/churn
 "${kind}_begin"
+count_time
 while [ ! -e /run/churn/stop ]; do
 	"${kind}_round"
-	round=$((round + 1))
+	round=$((round + several))
 	echo "$round" >"/run/churn/$kind"
 done
 "${kind}_end"

@@ -53,7 +53,7 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         matrix::NAME => 250,
         "attacks-outside" => 110,
         "outside" => 45,
-        "churn" => 120,
+        "churn" => 700,
         "events" => 120,
         "watch-churn" => 40,
         "modules" => 35,

@@ -13,7 +13,7 @@ pub mod knowledge;
 pub mod objects;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kernel_memory::Kernel;
 use knowledge::Knowledge;
@@ -62,8 +62,7 @@ pub struct Bpf {
     knowledge: Knowledge,
     /// Each object that was seen, and whether the kernel kept it private to its init then.
     marks: BTreeMap<(u8, Key), bool>,
-    /// Links that had no id of their own at the end of the pass before.
-    unsettled: BTreeSet<Key>,
+    making: Making,
 }
 
 impl Check for Bpf {
@@ -112,7 +111,7 @@ impl Bpf {
         let word = objects::word(kind);
         let (recovered, marks) = (&mut self.recovered, &mut self.marks);
         let mut being_made = BTreeSet::new();
-        let waited_for = &self.unsettled;
+        let (making, now) = (&self.making, Instant::now());
         let mut unseen: BTreeSet<String> = BTreeSet::new();
         let mut table = BTreeSet::new();
         let lasting = looks::lasting(PAUSE, || {
@@ -138,9 +137,11 @@ impl Bpf {
                 let by_design = marks.get(&(kind as u8, *key)).copied().unwrap_or(false);
                 !(by_design && difference.is_of_interface())
             });
-            if kind == BpfKind::Link && !found.is_empty() {
+            if kind == BpfKind::Link {
                 being_made = unsettled(kernel, &table)?;
-                excuse_unsettled(&mut found, &being_made, waited_for);
+                excuse_unsettled(&mut found, |key| {
+                    being_made.contains(key) && making.excuses(key, now)
+                });
             }
             Ok(found)
         })?;
@@ -153,7 +154,7 @@ impl Bpf {
                 let count = being_made.len();
                 outcome.reduced.push(format!("{count} links were being made and had no id yet"));
             }
-            self.unsettled = being_made;
+            self.making.note(&table, being_made, now);
         }
         let marks = &self.marks;
         let private =
@@ -231,19 +232,42 @@ fn unsettled(kernel: &Kernel<'_>, table: &BTreeSet<Key>) -> Result<BTreeSet<Key>
     Ok(table.iter().filter(|(_, address)| unsettled.contains(address)).copied().collect())
 }
 
-/// Leaves out differences of links that are being made. Nobody takes from one pass to the next to
-/// make a link, so one that had no id in the pass before (`waited_for`) hides and is not excused.
-fn excuse_unsettled(
-    found: &mut BTreeSet<(Key, Difference)>,
-    being_made: &BTreeSet<Key>,
-    waited_for: &BTreeSet<Key>,
-) {
+/// Leaves out differences of links that are being made.
+fn excuse_unsettled(found: &mut BTreeSet<(Key, Difference)>, is_being_made: impl Fn(&Key) -> bool) {
     found.retain(|(key, difference)| {
-        let young = being_made.contains(key) && !waited_for.contains(key);
         // The iterator shows a link without an id as 0, which no entry of the table is.
         let nameless = key.0 == 0 && *difference == Difference::NotInTable;
-        !(nameless || young && difference.is_of_interface())
+        !(nameless || difference.is_of_interface() && is_being_made(key))
     });
+}
+
+/// For how long a link may be without an id. Attaching waits for whoever changes text: 22 seconds were seen
+/// on an emulated processor where a tracer came and went and tracepoints went on and off.
+const MAKING: Duration = Duration::from_secs(60);
+
+/// Links that have no id of their own because they are being made. One that has been without for too long
+/// hides, and so does one that had an id before.
+#[derive(Debug, Default)]
+struct Making {
+    since: BTreeMap<Key, Instant>,
+    had: BTreeSet<Key>,
+}
+
+impl Making {
+    fn excuses(&self, key: &Key, now: Instant) -> bool {
+        let late = self.since.get(key).is_some_and(|since| now >= *since + MAKING);
+        !late && !self.had.contains(key)
+    }
+
+    /// Notes what a pass saw: the links of the table, and those of them that had no id.
+    fn note(&mut self, table: &BTreeSet<Key>, without: BTreeSet<Key>, now: Instant) {
+        self.had.retain(|key| table.contains(key));
+        self.had.extend(table.difference(&without));
+        self.since.retain(|key, _| without.contains(key));
+        for key in without {
+            self.since.entry(key).or_insert(now);
+        }
+    }
 }
 
 fn keys(entries: Vec<objects::Entry>) -> BTreeSet<Key> {
@@ -376,22 +400,36 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_is_being_made_is_excused_once_and_not_again() {
+    fn a_link_that_is_being_made_is_excused_for_some_time_and_one_that_had_an_id_is_not() {
         let memory = table(&[7]);
-        let (key, none) = (*memory.first().unwrap(), BTreeSet::new());
+        let key = *memory.first().unwrap();
         let shown = ids(&[0]);
         let all = || differences(&memory, Some(&ids(&[])), Some(&shown), &memory);
-        let mut found = all();
-        excuse_unsettled(&mut found, &memory, &none);
-        assert!(found.is_empty(), "{found:?}");
-        let mut found = all();
-        excuse_unsettled(&mut found, &memory, &memory);
+        let start = Instant::now();
+        let mut making = Making::default();
+        let look = |making: &mut Making, now: Instant| {
+            let mut found = all();
+            excuse_unsettled(&mut found, |key| making.excuses(key, now));
+            making.note(&memory, memory.clone(), now);
+            found
+        };
+        for second in 0..MAKING.as_secs() {
+            let found = look(&mut making, start + Duration::from_secs(second));
+            assert!(found.is_empty(), "{found:?}");
+        }
         let hidden = [Difference::NotListed, Difference::NotIterated];
-        assert_eq!(found, hidden.into_iter().map(|hidden| (key, hidden)).collect());
-        // One that has its id is not excused at all.
+        let hidden: BTreeSet<_> = hidden.into_iter().map(|hidden| (key, hidden)).collect();
+        assert_eq!(look(&mut making, start + MAKING), hidden);
+        // One that lost its id.
+        let mut making = Making::default();
+        making.note(&memory, BTreeSet::new(), start);
+        for _ in 0..2 {
+            assert_eq!(look(&mut making, start), hidden);
+        }
+        // One that has its id.
         let mut found = all();
-        excuse_unsettled(&mut found, &none, &none);
-        assert_eq!(found.len(), 2);
+        excuse_unsettled(&mut found, |_| false);
+        assert_eq!(found, hidden);
     }
 
     #[test]

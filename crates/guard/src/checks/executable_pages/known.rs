@@ -11,7 +11,7 @@ use std::ops::Range;
 use kernel_memory::{KernelMemory, ReadError};
 
 use super::filler::{self, Stretch};
-use crate::digest::{Key, PAGE};
+use crate::digest::{Digest, Key, PAGE};
 use crate::known_pages::WHOLE;
 
 /// Where a stretch begins and ends, and the BPF image behind it begins.
@@ -28,7 +28,7 @@ pub(super) struct Known {
 /// What a stretch was.
 #[derive(Debug)]
 struct Seen {
-    digests: Vec<u64>,
+    digests: Vec<Digest>,
     strangers: Vec<Stretch>,
     /// Whether it was asked for in this pass.
     current: bool,

@@ -5,12 +5,14 @@
 //! is called and is not on the first one was taken off it by hand.
 
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use kernel_memory::{AccessError, Kernel, Object};
 
 use super::{Gathered, Look};
 use crate::check::Missing;
 use crate::checks::bpf::objects::Program;
+use crate::confirm::changes_ftrace;
 use crate::fields::{Chain, Fields};
 use crate::finding::Hook;
 
@@ -44,15 +46,26 @@ pub(super) fn gather(look: &mut Look<'_, '_>, gathered: &mut Gathered) -> Result
         current.insert(key, target);
     }
     let listed: HashSet<u64> = users.iter().map(|user| user.address).collect();
+    // Asked in between: whoever is taken off the list by the kernel holds it until nobody is called.
+    let (changing, now) = (changes_ftrace(&kernel), Instant::now());
+    let before = std::mem::take(look.leaving);
     for user in with_trampolines(look)? {
         if listed.contains(&user.address) || user.flags & ENABLED == 0 {
             continue;
         }
+        let since = before.get(&user.address).copied().unwrap_or(now);
+        look.leaving.insert(user.address, since);
         let hash = of_hashes.read_one(&kernel, user.hashes).map_or(0, |hash| hash.value(0));
         let key = (user.address, hash);
         let target = current.remove(&key).unwrap_or_else(|| filtered(look, hash));
         report(look, gathered, &user, &target);
-        hidden(look, gathered, &user, &target);
+        if changing && now < since + LEAVING {
+            gathered
+                .reduced
+                .push("a user of ftrace is just being removed by the kernel".to_owned());
+        } else {
+            hidden(look, gathered, &user, &target);
+        }
         current.insert(key, target);
     }
     *look.targets = current;
@@ -61,6 +74,11 @@ pub(super) fn gather(look: &mut Look<'_, '_>, gathered: &mut Gathered) -> Result
 
 /// `FTRACE_OPS_FL_ENABLED`.
 const ENABLED: u64 = 1 << 0;
+
+/// For how long a user may be called and not be on the list while the kernel changes users of ftrace:
+/// `ftrace_shutdown` takes it off and then goes through all functions that can be traced before it is
+/// marked as one that is not called any more (kernel/trace/ftrace.c, 6.1 to 7.3).
+const LEAVING: Duration = Duration::from_secs(10);
 
 /// A `struct ftrace_ops`.
 struct User {

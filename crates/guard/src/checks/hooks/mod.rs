@@ -21,6 +21,7 @@ mod static_calls;
 mod tracepoints;
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
 
 use kernel_memory::{AddressSet, Kernel};
 
@@ -39,6 +40,8 @@ pub struct Hooks {
     recovered: Recovered,
     knowledge: Knowledge,
     targets: Targets,
+    /// Users of ftrace that were called and not on its list, and since when.
+    leaving: HashMap<u64, Instant>,
     chains: notifiers::Chains,
     /// Where static calls lead to.
     static_calls: Option<Keys<8>>,
@@ -107,6 +110,7 @@ impl Hooks {
             knowledge,
             recovered: &mut self.recovered,
             targets: &mut self.targets,
+            leaving: &mut self.leaving,
             chains: &mut self.chains,
             static_calls: &mut self.static_calls,
             functions: &mut self.functions,
@@ -151,6 +155,7 @@ struct Look<'s, 'r> {
     knowledge: &'r Knowledge,
     recovered: &'r mut Recovered,
     targets: &'r mut Targets,
+    leaving: &'r mut HashMap<u64, Instant>,
     chains: &'r mut notifiers::Chains,
     static_calls: &'r mut Option<Keys<8>>,
     functions: &'r mut AddressSet,

@@ -15,7 +15,8 @@ pub type Module = (String, Result<Baseline, Missing>);
 pub fn each(system: &System<'_>) -> Result<Vec<Module>, Missing> {
     let modules = loaded::on_list(&system.kernel, &mut Recovered::default())?;
     let live: Vec<Loaded> = modules.into_iter().filter(Loaded::is_live).collect();
-    let mut pass = Pass { modules: &live, exports: Exports::default(), machine: None };
+    let exports = Exports::default();
+    let mut pass = Pass { modules: &live, exports, machine: None, waits: true, left: 0 };
     let made = live.iter().map(|module| {
         let subject = Subject::read(&system.kernel, module.address);
         let expected =

@@ -77,7 +77,7 @@ pub(super) fn make(
     if pass.machine.is_none() {
         pass.machine = Some(patched::machine(kernel, pass.modules)?);
     }
-    let Pass { modules, exports, machine: Some(machine) } = pass else {
+    let Pass { modules, exports, machine: Some(machine), .. } = pass else {
         return Err(Missing::because("what the boot code saw is not known"));
     };
     // The compressed bytes are not kept beyond this line.

@@ -15,6 +15,7 @@ mod patched;
 mod subject;
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 pub use each::{Module, each};
 use expected::{Expected, Exports};
@@ -29,12 +30,13 @@ use crate::baseline::{Baseline, RegionKind};
 use crate::check::{About, Check, Missing, Outcome, Pace, System};
 use crate::compare::{Place, places};
 use crate::confirm::{Confirmed, confirm};
-use crate::digest::Key;
+use crate::digest::{Digest, Key};
 use crate::evidence;
 use crate::finding::{ModulesSummary, TextSummary};
 use crate::known_pages::{KnownPages, WHOLE};
 use crate::kprobes;
 use crate::owners::Owners;
+use crate::patience::Patience;
 use crate::recover::Recovered;
 use crate::sites::{SiteKind, State};
 
@@ -54,7 +56,7 @@ struct Known {
     /// What it should hold, where there is room for that.
     baseline: Option<Baseline>,
     /// Of what was in memory when all of it was explained.
-    digests: Option<Vec<u64>>,
+    digests: Option<Vec<Digest>>,
     /// Pages of text and of read-only data that were found equal to what they should hold.
     pages: [KnownPages; 2],
     doubts: Vec<String>,
@@ -67,6 +69,7 @@ pub struct ModuleText {
     state: Option<State>,
     known: HashMap<u64, Known>,
     keys: Keys,
+    patience: Patience,
 }
 
 /// The keys of digests.
@@ -86,7 +89,7 @@ impl Default for Keys {
 
 impl Keys {
     /// Digests of what memory holds of a module; none if a part cannot be read.
-    fn of(&self, kernel: &Kernel<'_>, subject: &Subject) -> Option<Vec<u64>> {
+    fn of(&self, kernel: &Kernel<'_>, subject: &Subject) -> Option<Vec<Digest>> {
         let mut digests = Vec::new();
         for part in [Part::Text, Part::Rodata] {
             for key in &self.lasting {
@@ -102,6 +105,9 @@ struct Pass<'p> {
     modules: &'p [Loaded],
     exports: Exports,
     machine: Option<Machine>,
+    /// Whether what the kernel is changing is waited for, and how many sites were left.
+    waits: bool,
+    left: usize,
 }
 
 /// What one module came to.
@@ -151,7 +157,8 @@ impl Check for ModuleText {
             pages.for_each(|pages| pages.renew(&self.keys.pages));
         }
         self.keys.passes = self.keys.passes.wrapping_add(1);
-        let mut pass = Pass { modules: &live, exports: Exports::default(), machine: None };
+        let (exports, waits) = (Exports::default(), self.patience.waits(Instant::now()));
+        let mut pass = Pass { modules: &live, exports, machine: None, waits, left: 0 };
         let mut total = ModulesSummary::default();
         for module in &live {
             match self.one(system, module, &mut pass, outcome) {
@@ -170,6 +177,7 @@ impl Check for ModuleText {
                 }
             }
         }
+        outcome.reduced.extend(self.patience.left(Instant::now(), pass.left));
         outcome.module_text = Some(total);
         Ok(())
     }
@@ -196,7 +204,10 @@ impl ModuleText {
             let (state, recovered, doubts) = (&mut self.state, &mut self.recovered, &known.doubts);
             let fine = match (&known.baseline, &known.digests) {
                 (Some(baseline), _) => {
-                    let judged = judge(system, baseline, &mut known.pages, state, recovered)?;
+                    let waits = pass.waits;
+                    let judged =
+                        judge(system, baseline, &mut known.pages, state, recovered, waits)?;
+                    pass.left += judged.confirmed.left.len();
                     judged.confirmed.unexplained.is_empty().then_some(judged.summary)
                 }
                 (None, Some(digests))
@@ -216,7 +227,9 @@ impl ModuleText {
         let Expected { baseline, doubts } = expected::make(system, module, &subject, pass)?;
         let mut pages: [KnownPages; 2] = Default::default();
         pages.iter_mut().for_each(|pages| pages.renew(&self.keys.pages));
-        let judged = judge(system, &baseline, &mut pages, &mut self.state, &mut self.recovered)?;
+        let (state, recovered) = (&mut self.state, &mut self.recovered);
+        let judged = judge(system, &baseline, &mut pages, state, recovered, pass.waits)?;
+        pass.left += judged.confirmed.left.len();
         outcome.reduced.extend(doubts.iter().map(|doubt| told(module, doubt)));
         let changes = evidence::join(&judged.confirmed.unexplained, kernel.symbols);
         for change in changes.iter().take(FINDINGS) {
@@ -296,6 +309,7 @@ fn judge(
     pages: &mut [KnownPages; 2],
     state: &mut Option<State>,
     recovered: &mut Recovered,
+    waits: bool,
 ) -> Result<Judged, Missing> {
     let kernel = &system.kernel;
     let sites = baseline.sites(kernel);
@@ -324,7 +338,7 @@ fn judge(
         if open.iter().any(traced) {
             state.learn(&Owners::gather(kernel, recovered));
         }
-        judged.confirmed = confirm(kernel, baseline, sites, state, &open)?;
+        judged.confirmed = confirm(kernel, baseline, sites, state, &open, waits)?;
         judged.confirmed.explained.extend(probed);
     }
     judged.confirmed.unexplained.extend(unreadable);

@@ -11,11 +11,11 @@ mod table;
 use std::collections::BTreeMap;
 
 use kernel_memory::Kernel;
-use table::{OPEN_PLACES, Rule, SETTINGS, Setting, TAINTS};
+use table::{OPEN_PLACES, Rule, SETTINGS, Setting, TAINTS, WAITING};
 
 use crate::check::{About, Check, Missing, Outcome, System};
 use crate::finding::Finding;
-use crate::memory_views::lockdown_level;
+use crate::memory_views::{MemoryViews, lockdown_level};
 use crate::recover::Recovered;
 use crate::views::Views;
 
@@ -57,7 +57,7 @@ impl Check for Settings {
         let mut absent = Vec::new();
         let mut unsealed = Vec::new();
         for setting in SETTINGS {
-            let Ok(seen) = value(system.views, setting) else {
+            let Ok((seen, source)) = value_now(system, setting) else {
                 absent.push(setting.name);
                 continue;
             };
@@ -67,10 +67,9 @@ impl Check for Settings {
             }
             let Some(technique) = judge(setting.rule, sealed, &seen) else { continue };
             // Read again: a setting may be changed and changed back by its owner.
-            match value(system.views, setting) {
-                Ok(again) if again == seen => {
+            match value_now(system, setting) {
+                Ok((again, _)) if again == seen => {
                     let mut found = finding(setting, sealed, seen, technique);
-                    let source = system.views.source_of(setting.path);
                     found.evidence.push(format!("read twice from {source}"));
                     outcome.findings.push(found);
                 }
@@ -132,6 +131,18 @@ fn value(views: &dyn Views, setting: &Setting) -> Result<String, Missing> {
         Rule::Order(_) => chosen(&content).to_owned(),
         _ => content.trim().to_owned(),
     })
+}
+
+/// The same, and where it was read. A file that waits for whoever changes the kernel would hold up a
+/// pass, so what it shows is read where it takes it from; where that is not known, the file is read.
+fn value_now(system: &System<'_>, setting: &Setting) -> Result<(String, String), Missing> {
+    if WAITING.contains(&setting.path) {
+        let views = MemoryViews::new(system.kernel);
+        if let Ok(value) = value(&views, setting) {
+            return Ok((value, views.source_of(setting.path)));
+        }
+    }
+    Ok((value(system.views, setting)?, system.views.source_of(setting.path)))
 }
 
 /// Of `none [integrity] confidentiality` the one in brackets, which is in force.

@@ -81,6 +81,10 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("dev.tty.ldisc_autoload", "/proc/sys/dev/tty/ldisc_autoload", Rule::Smaller),
 ];
 
+/// Files that take a lock to be read which may be held for long: `ftrace_lock`, by whoever has a function
+/// tracer go on or off (`ftrace_enable_sysctl`, kernel/trace/ftrace.c, 6.1 to 7.3).
+pub(super) const WAITING: &[&str] = &["/proc/sys/kernel/ftrace_enabled"];
+
 /// security/lockdown/lockdown.c, `lockdown_levels`.
 const LOCKDOWN: &[&str] = &["none", "integrity", "confidentiality"];
 
