@@ -159,8 +159,10 @@ fn what_the_gate_and_its_programs_say_to_each_other_is_laid_out_alike() {
 
 /// Or libbpf takes the functions that have it as an argument for missing, and says nothing.
 #[test]
-fn the_object_that_asks_knows_more_of_a_file_than_its_name() {
-    assert!(c_layout("gate_trial", "file").size > 0);
+fn each_object_that_asks_knows_more_of_a_file_than_its_name() {
+    for object in ["gate_trial", "verdicts"] {
+        assert!(c_layout(object, "file").size > 0, "{object}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! killed, or where an answer has been missing for far too long.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::ProbeError;
 
@@ -38,6 +39,21 @@ pub struct FileKey {
     pub inode: u64,
     /// Time of its last change, CLOCK_REALTIME, in nanoseconds.
     pub version: u64,
+}
+
+/// A file that changed less than this ago can change again without another time of change: the kernel
+/// stamps files by a clock that ticks each 1 to 10 ms, and file systems may have coarser ones.
+const STILL_CHANGING: Duration = Duration::from_millis(100);
+
+impl FileKey {
+    /// Whether what is learned of the file now can be kept for this key: it is a file, and a further
+    /// change would give it another.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let age = now.checked_sub(Duration::from_nanos(self.version)).unwrap_or_default();
+        self.inode != 0 && age >= STILL_CHANGING
+    }
 }
 
 /// Names a question to the mechanism that it came from.

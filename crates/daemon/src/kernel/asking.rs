@@ -171,8 +171,7 @@ impl Asking {
             file: FileKey { device: file.device, inode: file.inode, version: file.version },
             process: ProcessKey { pid: process.pid, start: process.start },
             askers: SlotSet(askers),
-            // Whether the version can be trusted is judged as it is remembered.
-            cacheable: file.inode != 0,
+            cacheable: file.holds(),
         };
         let id = question.id;
         let unwritten = (source == Source::Fanotify).then_some(question);

@@ -3,7 +3,7 @@
 //! ask.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
@@ -21,10 +21,6 @@ const WHAT: &str = "the maps of the gate";
 /// Their names.
 const NAMES: [&str; 5] =
     ["gate_settings", "gate_pending", "gate_exempt", "gate_cache", "gate_counters"];
-
-/// A file that changed less than this ago can change again without another time of change: the kernel
-/// stamps files by a clock that ticks each 1 to 10 ms, and file systems may have coarser ones.
-const STILL_CHANGING: Duration = Duration::from_millis(100);
 
 /// How the gate's questions came out since its maps were made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -163,9 +159,7 @@ impl GateMaps {
     /// # Errors
     /// When the kernel does not take it.
     pub fn allow(&self, kind: u32, file: FileKey, clients: u64) -> Result<bool, ProbeError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let age = now.checked_sub(Duration::from_nanos(file.version)).unwrap_or_default();
-        if file.inode == 0 || age < STILL_CHANGING {
+        if !file.holds() {
             return Ok(false);
         }
         let allowed = self.known(kind, file)? | clients;
