@@ -88,6 +88,11 @@ impl Asking {
         Ok(asking)
     }
 
+    /// Whether questions come through the gate.
+    pub(super) fn has_gate(&self) -> bool {
+        self.gate.is_ok()
+    }
+
     /// Whether anybody can be asked about anything.
     pub(super) fn is_open(&self) -> bool {
         self.gate.is_ok() || self.fanotify.is_ok()

@@ -11,7 +11,7 @@ use broker::slot::{FileKey, ProcessKey, Slot};
 use broker::time::Time;
 use broker::verdict::Outcome;
 use probes::ProcessKeys;
-use probes::events::{AskTerms, EventCoverage, Hooks, Mechanism, Mute, Ring, Written};
+use probes::events::{AskTerms, EventCoverage, Hooks, Mechanism, Mute, Ring};
 
 use super::asking::Asking;
 use super::{Asked, Availability, Counts, Kernel, KernelError, MuteTarget, Terms, written};
@@ -122,7 +122,9 @@ impl Kernel for LiveKernel {
         subscribed.map_err(failed("subscribing"))?;
         // What is declared holds before anybody is asked.
         self.asking.subscribe(slot, masks)?;
-        let gate = self.coverage.iter().filter(|coverage| coverage.ask.is_ok());
+        // The programs that ask are the gate's: without it nobody would answer them.
+        let has_gate = self.asking.has_gate();
+        let gate = self.coverage.iter().filter(|coverage| has_gate && coverage.ask.is_ok());
         let asked: Vec<_> = gate
             .filter_map(|coverage| {
                 let event = EventType::from_number(coverage.kind.number().into())?;
@@ -188,10 +190,7 @@ impl Kernel for LiveKernel {
         let key = self.keys.of(question.process.pid).ok().flatten();
         let key = key.map(|keys| ProcessKey { pid: keys.pid, start: keys.start });
         let record = written::asked(question, key, deadline);
-        let done = self.hooks.write(number(slot), record.as_bytes(), true);
-        match done.map_err(failed("asking a client"))? {
-            Written::Done | Written::Lost => Ok(()),
-        }
+        self.write(slot, record.as_bytes())
     }
 
     fn settle(&mut self, event_id: u64, outcome: Outcome) -> Result<(), KernelError> {
