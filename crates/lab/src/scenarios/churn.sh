@@ -21,6 +21,18 @@ put() { echo "$2" >"$1" || fail "cannot write '$2' to $1"; }
 # The same, adding to what it holds.
 add() { echo "$2" >>"$1" || fail "cannot add '$2' to $1"; }
 
+# Takes an event of kprobes or fprobes away. Meanwhile somebody may turn on all events that there are, with
+# this one, and the kernel takes away none that is on (trace_probe_is_enabled, kernel/trace/trace_probe.h).
+remove() {
+	local waited=0
+	until echo "-:$2/$3" 2>/run/churn/$kind.out >>"$1"; do
+		waited=$((waited + 1))
+		[ $waited -lt 100 ] || fail "cannot remove $2/$3: $(cat /run/churn/$kind.out)"
+		sleep 0.2
+		put "$tracing/events/$2/$3/enable" 0
+	done
+}
+
 # The n-th word of a list that is gone through again and again.
 nth() {
 	local at=$1
@@ -145,7 +157,7 @@ kprobes_round() {
 	put /proc/sys/debug/kprobes-optimization 1
 	put $tracing/events/churn/enable 0
 	for event in at_start at_return within within_too; do
-		[ ! -e $tracing/events/churn/$event ] || add $tracing/kprobe_events "-:churn/$event"
+		[ ! -e $tracing/events/churn/$event ] || remove $tracing/kprobe_events churn $event
 	done
 }
 kprobes_end() { :; }
@@ -164,7 +176,7 @@ fprobes_round() {
 	rest
 	rm /tmp/fprobed.2
 	put $tracing/events/fchurn/enable 0
-	add $tracing/dynamic_events "-:fchurn/${probe% *}"
+	remove $tracing/dynamic_events fchurn "${probe% *}"
 	rest
 }
 fprobes_end() { :; }
