@@ -322,7 +322,8 @@ struct ringfence_process_exit {
 	/* A core was dumped: 1. */
 	__u32 dumped;
 	__u32 reserved;
-	/* How long it lived and how long it ran in user and kernel mode, in nanoseconds. */
+	/* How long it lived and how long it ran in user and kernel mode, in nanoseconds. What its last
+	 * thread ran since the last tick or switch (at most 1 / CONFIG_HZ seconds) is not counted yet. */
 	__u64 lifetime;
 	__u64 user_time;
 	__u64 system_time;

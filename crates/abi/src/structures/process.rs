@@ -60,9 +60,10 @@ pub struct ProcessExit {
     pub reserved: u32,
     /// How long it lived, in nanoseconds.
     pub lifetime: u64,
-    /// How long it ran in user mode, in nanoseconds.
+    /// How long it ran in user mode, in nanoseconds; what its last thread ran since the last tick or switch
+    /// is not counted yet.
     pub user_time: u64,
-    /// How long it ran in the kernel, in nanoseconds.
+    /// How long it ran in the kernel, in nanoseconds, with the same omission.
     pub system_time: u64,
 }
 
