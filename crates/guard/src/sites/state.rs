@@ -13,8 +13,11 @@ use crate::journal::{Change, Journal};
 use crate::owners::{Owner, Owners};
 
 /// Functions that the kernel lets its tracing trampolines call (kernel/trace/*.c, kernel/livepatch,
-/// arch/x86/kernel/kprobes/ftrace.c; 6.1 to 7.3).
-const HANDLERS: [&str; 18] = [
+/// arch/x86/kernel/kprobes/ftrace.c; 6.1 to 7.3). Of users of ftrace only those that are part of the kernel
+/// are called so; for all others it is the function that goes through the list
+/// (`ftrace_ops_get_list_func`, kernel/trace/ftrace.c).
+const HANDLERS: [&str; 21] = [
+    "fprobe_ftrace_entry",
     "ftrace_stub",
     "ftrace_stub_graph",
     "ftrace_graph_caller",
@@ -23,6 +26,7 @@ const HANDLERS: [&str; 18] = [
     "arch_ftrace_ops_list_func",
     "ftrace_ops_assist_func",
     "function_trace_call",
+    "irqsoff_tracer_call",
     "function_args_trace_call",
     "function_no_repeats_trace_call",
     "function_stack_trace_call",
@@ -33,6 +37,7 @@ const HANDLERS: [&str; 18] = [
     "kprobe_ftrace_handler",
     "klp_ftrace_handler",
     "stack_trace_call",
+    "wakeup_tracer_call",
 ];
 
 /// What is known of the kernel's data. What is not known is not held against a site.
