@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `ringfence-lab scenarios`: scenarios on kernels, and a table of how they came out.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread::available_parallelism;
+use std::time::Instant;
 
 use anyhow::bail;
 use clap::Args;
@@ -23,9 +26,9 @@ pub(crate) struct Arguments {
     #[arg(long)]
     core: bool,
 
-    /// How many guests run at once
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    jobs: usize,
+    /// How many guests run at once [default: one more than there are processors]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
 
     /// The command that is tested [default: target/release/ringfence in the repository]
     #[arg(long, value_name = "FILE")]
@@ -57,10 +60,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         ringfence.unwrap_or_else(|| kernels::repository().join("target/release/ringfence"));
     let programs = Programs::new(&ringfence)?;
 
+    let both_named = !arguments.kernel.is_empty() && !arguments.scenario.is_empty();
     let mut cells = Vec::new();
     for scenario in &scenarios {
         for kernel in &kernels {
-            if !arguments.core || (scenario.core)(kernel) {
+            let wanted = if arguments.core { scenario.core } else { scenario.kernels };
+            if wanted(kernel) || (both_named && !arguments.core) {
                 cells.push((*scenario, kernel.clone()));
             }
         }
@@ -69,9 +74,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         bail!("nothing to run: the core set has no such scenario on such a kernel");
     }
     schedule::longest_first(&mut cells, usual_seconds);
+    let started = Instant::now();
     let verdicts = {
         let logs = lab::logs();
-        schedule::run(&cells, &programs, arguments.jobs, &logs, arguments.core)
+        // Attacks wait half of their time for the guard, so one guest more keeps all processors busy.
+        let processors = available_parallelism().map_or(1, NonZero::get);
+        let jobs = arguments.jobs.unwrap_or(processors + 1);
+        schedule::run(&cells, &programs, jobs, &logs, arguments.core)
     };
     let rows: Vec<_> = scenarios.iter().map(|scenario| scenario.name).collect();
     let columns: Vec<_> = kernels.iter().map(|kernel| kernel.name.as_str()).collect();
@@ -79,6 +88,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         println!("{text}");
     }
     println!("{}", table::table(&verdicts, &rows, &columns));
+    println!("took {:.1} min", started.elapsed().as_secs_f64() / 60.0);
     let totals = Totals::of(&verdicts);
     println!("{}", totals.line());
     Ok(if totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -24,10 +24,19 @@ pub struct Scenario {
     pub name: &'static str,
     /// What holds if it passes, in one line.
     pub about: &'static str,
+    /// Whether `make lab` runs it on this kernel, unless somebody names both: [`everywhere`], or one of
+    /// the two flavours that a series has, where the other would show the same again.
+    pub kernels: fn(&Kernel) -> bool,
     /// Whether `make test` runs it on this kernel.
     pub core: fn(&Kernel) -> bool,
     /// Does it.
     pub run: fn(&Cell<'_>) -> anyhow::Result<Outcome>,
+}
+
+/// For a scenario that each kernel is worth running it on.
+#[must_use]
+pub fn everywhere(_: &Kernel) -> bool {
+    true
 }
 
 /// How a scenario came out that did not fail.

@@ -174,6 +174,7 @@ mod tests {
         let scenario = |name| Scenario {
             name,
             about: "",
+            kernels: crate::scenario::everywhere,
             core: |_| true,
             run: |_| Ok(Outcome::skipped("never run")),
         };

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::detection::{self, Class, Line};
 use crate::process::Process;
-use crate::scenario::{Cell, Outcome, Scenario};
+use crate::scenario::{Cell, Outcome, Scenario, everywhere};
 use crate::vm::{Boot, Vm};
 
 /// What it is called.
@@ -23,6 +23,7 @@ pub(crate) const NAME: &str = "attacks";
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: NAME,
     about: "each attack is found by the check and under the name that it should be",
+    kernels: everywhere,
     core: |kernel| ["6.12-cloud-amd64", "7-cloud-amd64"].contains(&kernel.name.as_str()),
     run,
 };

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use crate::scenario::{Cell, Outcome, Scenario, expect_same};
+use crate::scenario::{Cell, Outcome, Scenario, everywhere, expect_same};
 use crate::scenarios::attacks::{
     ATTACKS, Subject, Told, start_target, subjects, taint, tells, unload,
 };
@@ -25,6 +25,7 @@ use crate::vm::{Boot, Vm};
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "attacks-outside",
     about: "each attack is found from outside, in the memory of the guest",
+    kernels: everywhere,
     core: |kernel| kernel.name == "6.12-cloud-amd64",
     run,
 };

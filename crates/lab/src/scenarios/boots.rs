@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, ensure};
 use kernel_image::KernelImage;
 
-use crate::scenario::{Cell, Outcome, Scenario, expect_same};
+use crate::scenario::{Cell, Outcome, Scenario, everywhere, expect_same};
 use crate::vm::Boot;
 
 /// In processor time: by the clock one would measure what else the host has to do. On a quiet one both
@@ -17,6 +17,7 @@ const LIMIT_SECONDS: f64 = 15.0;
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "boots",
     about: "boots within 15 s of processor time; release, LSMs, BTF and symbols are as expected",
+    kernels: everywhere,
     core: |_| true,
     run,
 };

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
+use crate::kernels::Kernel;
 use crate::modules::Modules;
 use crate::process::Process;
 use crate::scenario::{Cell, Outcome, Scenario};
@@ -23,6 +24,8 @@ use crate::vm::{Boot, Vm};
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "churn",
     about: "`ringfence watch` finds nothing while a kernel is changed in every legitimate way at once",
+    // The other flavour of a series is changed by the same code and has more drivers only.
+    kernels: Kernel::is_for_clouds,
     core: |kernel| kernel.name == "6.12-cloud-amd64",
     run,
 };
@@ -118,9 +121,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
 }
 
 fn length(cell: &Cell<'_>) -> anyhow::Result<Length> {
-    // The other flavour of a series is changed by the same code and has more drivers only.
-    let short = cell.is_core() || !cell.kernel().is_for_clouds();
-    let length = if short { CORE } else { FULL };
+    let length = if cell.is_core() { CORE } else { FULL };
     match env::var("RINGFENCE_CHURN_PASSES") {
         // Short ones are for finding a culprit; how many rounds fit in does not matter then.
         Ok(passes) => {

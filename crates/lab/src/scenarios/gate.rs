@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
+use crate::kernels::Kernel;
 use crate::scenario::{Cell, Outcome, Scenario, expect_same};
 use crate::vm::{Boot, Vm};
 
@@ -16,6 +17,8 @@ use crate::vm::{Boot, Vm};
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "gate",
     about: "exec and mapping wait for verdicts, and go on when the daemon is late, stopped or dead",
+    // The other flavour of a series has the same hooks.
+    kernels: Kernel::is_for_clouds,
     core: |kernel| kernel.name == "6.12-cloud-amd64",
     run,
 };

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::kernels::Kernel;
-use crate::scenario::{Cell, Outcome, Scenario, expect_same};
+use crate::scenario::{Cell, Outcome, Scenario, everywhere, expect_same};
 use crate::scenarios::check::{clean_from_outside, report};
 use crate::scenarios::modules::{AT_LEAST, MODULES};
 use crate::table::aligned;
@@ -33,6 +33,7 @@ pub(crate) const NAME: &str = "matrix";
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: NAME,
     about: "each byte is explained on each processor with each boot option that has an effect there",
+    kernels: everywhere,
     core: |kernel| kernel.name == "6.12-cloud-amd64",
     run,
 };
@@ -101,11 +102,11 @@ const VARIANTS: [Variant; 16] = [
     core("Skylake-Client", "mitigations=off"),
     variant("Skylake-Client", "spectre_v2=retpoline"),
     variant("Skylake-Client", "nosmt"),
-    variant("EPYC", ""),
+    cloud("EPYC", ""),
     cloud("EPYC", "retbleed=unret"),
     cloud("EPYC", "retbleed=off"),
     cloud("EPYC", "spectre_v2=retpoline,lfence"),
-    variant("EPYC-Milan", ""),
+    cloud("EPYC-Milan", ""),
     cloud("EPYC-Milan", "spec_rstack_overflow=off"),
 ];
 

@@ -11,6 +11,8 @@ use crate::vm::Boot;
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "modules",
     about: "`ringfence check` finds nothing with more than sixty modules loaded",
+    // The matrix loads as many on all kernels; this flavour has more of them.
+    kernels: |kernel| !kernel.is_for_clouds(),
     core: |kernel| kernel.name == "6.12-amd64",
     run,
 };

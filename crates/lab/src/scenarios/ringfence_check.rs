@@ -3,7 +3,7 @@
 
 use anyhow::ensure;
 
-use crate::scenario::{Cell, Outcome, Scenario};
+use crate::scenario::{Cell, Outcome, Scenario, everywhere};
 use crate::scenarios::check::clean_report;
 use crate::vm::Boot;
 
@@ -11,6 +11,7 @@ use crate::vm::Boot;
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "ringfence-check",
     about: "`ringfence check` runs all its checks and finds nothing on a kernel that nobody touched",
+    kernels: everywhere,
     core: |_| true,
     run,
 };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
+use crate::kernels::Kernel;
 use crate::scenario::{Cell, Outcome, Scenario};
 use crate::vm::Boot;
 
@@ -15,6 +16,8 @@ use crate::vm::Boot;
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "rules",
     about: "the kernel decides by random rules as going through them does, and swaps them whole",
+    // The other flavour of a series has the same hooks.
+    kernels: Kernel::is_for_clouds,
     core: |kernel| kernel.name == "6.12-cloud-amd64",
     run,
 };
