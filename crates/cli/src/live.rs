@@ -243,6 +243,9 @@ impl Live {
     /// Takes what the kernel said since the last time.
     fn take(&mut self) -> Drained {
         let Some(source) = &mut self.source else { return Drained::default() };
+        if self.journal.is_doubted() {
+            source.renew_silent();
+        }
         let Taken { entries, lost } = source.take();
         let drained = Drained { entries, lost };
         self.taken.push(drained.clone());

@@ -7,6 +7,7 @@
 //! by another way. Modules are told of by the kernel's tracepoints (include/trace/events/module.h).
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Who caused a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,12 +78,20 @@ pub struct Journal {
     entries: VecDeque<Entry>,
     lost: u64,
     limit: usize,
+    doubted: AtomicBool,
 }
 
 impl Journal {
     /// A journal that the kernel feeds.
     pub fn running(limit: usize) -> Self {
-        Self { running: Ok(()), text_pokes: Ok(()), entries: VecDeque::new(), lost: 0, limit }
+        Self {
+            running: Ok(()),
+            text_pokes: Ok(()),
+            entries: VecDeque::new(),
+            lost: 0,
+            limit,
+            doubted: false.into(),
+        }
     }
 
     /// No journal, and why.
@@ -94,6 +103,7 @@ impl Journal {
             entries: VecDeque::new(),
             lost: 0,
             limit: 0,
+            doubted: false.into(),
         }
     }
 
@@ -131,6 +141,17 @@ impl Journal {
     /// How many entries are missing since the last [`Journal::forget_before`].
     pub fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// Says that something is missed that should have been announced. Whoever feeds the journal then looks
+    /// whether the kernel still tells him what it does, and counts as lost what it did not.
+    pub fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether something was missed since this was last asked.
+    pub fn is_doubted(&self) -> bool {
+        self.doubted.swap(false, Ordering::Relaxed)
     }
 
     /// All entries, oldest first.

@@ -446,14 +446,18 @@ fn an_event_raised_on_purpose_arrives_and_its_absence_is_found() {
         assert!(report.findings.is_empty());
         source.drain(&mut journal);
     }
+    assert!(!journal.is_doubted());
     // A journal that nothing is moved into.
     let silent = Journal::running(16);
     let mut guard = only("self");
-    let mut found = Vec::new();
+    let (mut found, mut doubted) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         let report = live.pass(&mut guard, &live.reader, &live.views, &baseline, &silent);
         found.extend(report.findings);
+        doubted.push(silent.is_doubted());
     }
+    // Before it is held against the kernel, whoever listens is asked whether he still can.
+    assert_eq!(doubted, [false, true, false]);
     let found: Vec<&str> = found.iter().map(|finding| finding.technique.as_str()).collect();
     assert_eq!(found, ["announcements of the kernel suppressed"]);
 }

@@ -128,7 +128,12 @@ impl Own {
         };
         match next(&self.event, has_arrived, system.journal.lost() > 0) {
             Step::Raise => self.event = Event::Raised(system.views.raise_event()?, 0),
-            Step::Wait(event) => self.event = event,
+            Step::Wait(event) => {
+                if matches!(event, Event::Raised(..)) {
+                    system.journal.doubt();
+                }
+                self.event = event;
+            }
             Step::Blind(name) => {
                 self.event = Event::Due(0);
                 outcome.findings.push(finding(

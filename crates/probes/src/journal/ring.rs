@@ -105,7 +105,9 @@ impl Ring {
             size: size_of::<libbpf_sys::perf_event_attr>() as u32,
             config: libbpf_sys::PERF_COUNT_SW_DUMMY.into(),
             sample_type: (libbpf_sys::PERF_SAMPLE_TID | libbpf_sys::PERF_SAMPLE_TIME).into(),
-            read_format: libbpf_sys::PERF_FORMAT_LOST.into(),
+            read_format: (libbpf_sys::PERF_FORMAT_TOTAL_TIME_ENABLED
+                | libbpf_sys::PERF_FORMAT_LOST)
+                .into(),
             clockid: libc::CLOCK_MONOTONIC,
             ..Default::default()
         };
@@ -172,11 +174,26 @@ impl Ring {
 
     /// How many records the kernel could not write since the event was opened.
     fn lost(&self) -> io::Result<u64> {
-        // The layout of PERF_FORMAT_LOST without any other: the value, then the count.
-        let mut words = [0; 16];
-        let read = rustix::io::read(&self.event, &mut words)?;
-        let lost = words.get(8..read).and_then(|lost| lost.first_chunk());
-        lost.map(|lost| u64::from_ne_bytes(*lost)).ok_or(io::ErrorKind::UnexpectedEof.into())
+        let [_, _, lost] = self.read()?;
+        Ok(lost)
+    }
+
+    /// For how long the event was on, in nanoseconds: once perf has taken it away, that grows no more.
+    pub(crate) fn time_on(&self) -> io::Result<u64> {
+        let [_, time, _] = self.read()?;
+        Ok(time)
+    }
+
+    /// What is read of an event with PERF_FORMAT_TOTAL_TIME_ENABLED and PERF_FORMAT_LOST: its value, for how
+    /// long it was on, and how many records were lost.
+    fn read(&self) -> io::Result<[u64; 3]> {
+        let mut bytes = [0; 24];
+        if rustix::io::read(&self.event, &mut bytes)? != bytes.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let (words, _) = bytes.as_chunks::<8>();
+        let words: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+        words.try_into().map_err(|_| io::ErrorKind::UnexpectedEof.into())
     }
 
     fn position(&self, offset: usize) -> &AtomicU64 {
