@@ -14,7 +14,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::kernels::Kernel;
-use crate::scenario::{Cell, Outcome, Scenario, everywhere, expect_same};
+use crate::scenario::{Cell, Outcome, Scenario, expect_same};
 use crate::scenarios::attacks::{
     ATTACKS, Subject, Told, start_target, subjects, taint, tells, unload,
 };
