@@ -33,10 +33,9 @@ build: deps ## Build ringfence and ringfenced, optimised.
 	$(CARGO) build --release --locked --package ringfence-cli --package daemon
 
 .PHONY: run
-run: build ## Check the kernel that this machine runs on and show its events; on a terminal, go on watching it.
+run: build ## Check this machine's kernel, then run ringfenced with its guard and show events; on a terminal until Ctrl-C.
 	$(AS_ROOT) $(RINGFENCE) check
 	$(AS_ROOT) tools/show-events target/release
-	@if [ -t 1 ]; then $(AS_ROOT) $(RINGFENCE) watch; fi
 
 .PHONY: kernels
 kernels: deps-lab ## Fetch the Debian kernels for the tests and the lab (cached in .cache/kernels).

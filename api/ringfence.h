@@ -546,12 +546,19 @@ struct ringfence_shutting_down {
 
 /* A finding of the guard. No actor. */
 struct ringfence_kernel_finding {
-	/* Names of the check and of the technique, and the finding as JSON (docs/check-report.md).
-	 */
+	/* Names of the check and of the technique; the finding as JSON (docs/check-report.md). */
 	struct ringfence_string check;
 	struct ringfence_string technique;
 	struct ringfence_string finding;
+	/* RINGFENCE_FINDING_; and when the daemon was told of it, as header.time. */
+	__u32 state;
+	__u32 reserved;
+	__u64 found;
 };
+/* It was not there before; is there no more; was there before this client subscribed. */
+#define RINGFENCE_FINDING_NEW	   1
+#define RINGFENCE_FINDING_GONE	   2
+#define RINGFENCE_FINDING_STANDING 3
 
 /* --- verdicts -------------------------------------------------------------------------------- */
 

@@ -196,6 +196,12 @@ pub const STAGE_ENFORCED: u16 = 3;
 pub const SHUTDOWN_STOPPED: u32 = 1;
 /// The grant of this client was revoked.
 pub const SHUTDOWN_REVOKED: u32 = 2;
+/// The finding was not there before.
+pub const FINDING_NEW: u32 = 1;
+/// It was told of and is there no more.
+pub const FINDING_GONE: u32 = 2;
+/// It was found before this client subscribed, and is still there.
+pub const FINDING_STANDING: u32 = 3;
 
 // verdicts
 

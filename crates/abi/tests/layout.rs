@@ -161,7 +161,10 @@ fn structures() -> Vec<Structure> {
         structure!("deadline_missed", DeadlineMissed { missed_event_id, took, misses, demoted }),
         structure!("stage_changed", StageChanged { event_type, before, after, reserved, reason }),
         structure!("shutting_down", ShuttingDown { why, reserved }),
-        structure!("kernel_finding", KernelFinding { check, technique, finding }),
+        structure!(
+            "kernel_finding",
+            KernelFinding { check, technique, finding, state, reserved, found }
+        ),
         structure!("verdict", Verdict { event_id, verdict, error, flags, reserved }),
         structure!("verdict_refused", VerdictRefused { event_id, status, reserved }),
     ]

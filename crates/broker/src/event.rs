@@ -66,6 +66,8 @@ const EVENTS: [(u16, &str, ClassSet); 26] = [
 impl EventType {
     /// A program is executed: the one event that fanotify can ask about as well.
     pub const PROCESS_EXEC: Self = Self(1);
+    /// A finding of the guard: the one event that no hook makes.
+    pub const KERNEL_FINDING: Self = Self(52);
 
     /// All that a grant can name, by number.
     pub fn all() -> impl Iterator<Item = Self> {

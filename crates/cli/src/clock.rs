@@ -93,6 +93,11 @@ impl Clock {
     }
 }
 
+/// Since the machine was started, with the time that it slept: the clock of ringfenced.
+pub(crate) fn boot_time_ns() -> u64 {
+    nanoseconds(ClockId::Boottime)
+}
+
 /// Nanoseconds of CLOCK_MONOTONIC.
 pub(crate) fn monotonic_ns() -> u64 {
     nanoseconds(ClockId::Monotonic)

@@ -26,6 +26,7 @@ mod save;
 mod schema;
 mod screen;
 mod signals;
+mod slow;
 mod status;
 mod store;
 mod watch;
@@ -55,6 +56,7 @@ enum Subcommands {
     Events(events::Arguments),
     Status(status::Arguments),
     Clients(clients::Arguments),
+    Slow(slow::Arguments),
     Image(image::Arguments),
     Save(save::Arguments),
     Bench(bench::Arguments),
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         Subcommands::Events(arguments) => events::run(&arguments),
         Subcommands::Status(arguments) => status::run(&arguments),
         Subcommands::Clients(arguments) => clients::run(&arguments),
+        Subcommands::Slow(arguments) => slow::run(&arguments),
         Subcommands::Image(arguments) => image::run(&arguments),
         Subcommands::Save(arguments) => save::run(&arguments),
         Subcommands::Bench(arguments) => bench::run(&arguments),

@@ -247,6 +247,14 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_lines_that_ringfenced_is_tested_with_are_those_of_a_watch() {
+        for line in include_str!("../../daemon/tests/guard-lines.jsonl").lines() {
+            let line = serde_json::from_str(line).unwrap();
+            schema::assert_follows(&schema::watch_event(), &line);
+        }
+    }
+
+    #[test]
     fn the_schema_is_a_valid_schema() {
         jsonschema::draft202012::meta::validate(&schema::document()).unwrap();
     }

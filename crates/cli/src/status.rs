@@ -7,6 +7,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::Ending;
+use crate::clock::boot_time_ns;
 use crate::control::{Daemon, Socket};
 use crate::screen::{Output, Style, Tone, wrap};
 
@@ -42,7 +43,23 @@ struct Status {
     connections: u64,
     grants: u64,
     unavailable: u64,
+    guard: Guard,
     problems: Vec<Problem>,
+}
+
+/// Times are of CLOCK_BOOTTIME, in nanoseconds.
+#[derive(Debug, Deserialize, Serialize)]
+struct Guard {
+    state: String,
+    program: Option<String>,
+    pid: Option<u32>,
+    since: Option<u64>,
+    starts: u64,
+    passes: u64,
+    last_pass: Option<u64>,
+    found: u64,
+    standing: u64,
+    bad_lines: u64,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -107,6 +124,7 @@ fn render(all: &All, style: Style) -> String {
         status.grants,
         status.connections,
     );
+    text.push_str(&format!("{}\n", guard(&status.guard, style)));
     for problem in status.problems.iter().filter(|problem| problem.area != "coverage") {
         for line in problem.reason.lines() {
             text.push_str(&format!("{}\n", style.paint(Tone::Bad, line)));
@@ -130,6 +148,39 @@ fn render(all: &All, style: Style) -> String {
         }
     }
     text
+}
+
+/// How the guard is, in a line; why it is not is among the problems.
+fn guard(guard: &Guard, style: Style) -> String {
+    let now = boot_time_ns();
+    let ago = |time: Option<u64>| {
+        let span = Duration::from_nanos(now.saturating_sub(time.unwrap_or(now)));
+        if span < Duration::from_secs(100) {
+            format!("{:.1} s", span.as_secs_f64())
+        } else {
+            format!("{} min", span.as_secs() / 60)
+        }
+    };
+    let (tone, findings) = match guard.standing {
+        0 => (Tone::Good, "no findings".to_owned()),
+        1 => (Tone::Bad, "1 finding".to_owned()),
+        many => (Tone::Bad, format!("{many} findings")),
+    };
+    let findings = style.paint(tone, &findings);
+    let pid = guard.pid.map(|pid| format!(" as pid {pid}")).unwrap_or_default();
+    let since = ago(guard.since);
+    match guard.state.as_str() {
+        "off" => "guard: none, as ringfenced was told (--no-guard)".to_owned(),
+        "starting" => {
+            format!("guard: began {since} ago{pid}, in its first pass; {findings} so far")
+        }
+        "watching" => format!(
+            "guard: {findings}; watching{pid} for {since}, {} passes, the last {} ago",
+            guard.passes,
+            ago(guard.last_pass)
+        ),
+        state => format!("guard: {state} {since} ago, after {} passes", guard.passes),
+    }
 }
 
 fn word(class: &Availability) -> &str {
@@ -167,6 +218,33 @@ mod tests {
 
     use super::*;
 
+    /// A guard with these fields, and the rest as of one that is not there.
+    fn of_guard(fields: serde_json::Value) -> Guard {
+        let mut all = json!({ "state": "", "starts": 1, "passes": 0, "found": 0, "standing": 0,
+            "bad_lines": 0 });
+        let given = fields.as_object().cloned().unwrap_or_default();
+        all.as_object_mut().unwrap().extend(given);
+        serde_json::from_value(all).unwrap()
+    }
+
+    #[test]
+    fn the_guard_is_a_line() {
+        let now = boot_time_ns();
+        let line = |fields| guard(&of_guard(fields), Style::plain());
+        assert!(line(json!({ "state": "off" })).contains("--no-guard"));
+        let watching = json!({ "state": "watching", "pid": 7, "passes": 12, "standing": 1,
+            "since": now - 600_000_000_000, "last_pass": now });
+        let text = line(watching);
+        assert!(
+            text.starts_with("guard: 1 finding; watching as pid 7 for 10 min, 12 passes, the last")
+        );
+        assert!(text.ends_with(" s ago"), "{text}");
+        let text = line(json!({ "state": "ended", "since": now, "passes": 3 }));
+        assert!(text.starts_with("guard: ended 0.") && text.ends_with("after 3 passes"), "{text}");
+        let text = line(json!({ "state": "starting", "since": now }));
+        assert!(text.ends_with("in its first pass; no findings so far"), "{text}");
+    }
+
     #[test]
     fn what_is_missing_is_shown_with_its_reason_once() {
         let missing = json!({ "state": "unavailable", "reason": "no BPF LSM" });
@@ -183,6 +261,7 @@ mod tests {
                 connections: 2,
                 grants: 3,
                 unavailable: 0,
+                guard: of_guard(json!({ "state": "off", "standing": 0 })),
                 problems: vec![Problem { area: "grants".into(), reason: "a.toml:1:2: no".into() }],
             },
             coverage: vec![serde_json::from_value(coverage).unwrap()],

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod connection;
 pub mod control;
 pub mod grants;
+pub mod guard;
 pub mod identity;
 pub mod kernel;
 pub mod lifecycle;

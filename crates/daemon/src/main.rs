@@ -26,8 +26,11 @@ fn run(settings: &Settings) -> anyhow::Result<()> {
     // First, so that threads that start later leave these signals to this one.
     let signals = Signals::catch().context("catching signals")?;
     let kernel = LiveKernel::load(&settings.ask_directory)?;
-    let control = Control::new(kernel, settings.grants.clone())?;
+    let mut control = Control::new(kernel, settings.grants.clone())?;
     let listener = listen(&settings.socket)?;
+    if let Some(guard) = settings.guard()? {
+        control.run_guard(guard)?;
+    }
     log::note(&format_args!("listening at {}", settings.socket.display()));
     let served = Server::new(control, listener, signals).and_then(|mut server| server.run());
     // Whoever comes next finds nobody, instead of a socket that nobody listens on.

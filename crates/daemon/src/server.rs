@@ -30,13 +30,14 @@ pub const CONNECTIONS_OF_USER: usize = 64;
 const FOR_ROOT: usize = 32;
 const ACCEPTED_AT_ONCE: usize = 16;
 
-/// What an event of the kernel's is about. Connections have even numbers from 4 on; the socket for
+/// What an event of the kernel's is about. Connections have even numbers from 6 on; the socket for
 /// verdicts of a connection has the next one.
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const MEASUREMENTS: u64 = 2;
 const QUESTIONS: u64 = 3;
-const FIRST: u64 = 4;
+const GUARD: u64 = 4;
+const FIRST: u64 = 6;
 
 /// Serves until it is asked to end.
 #[derive(Debug)]
@@ -77,6 +78,9 @@ impl<K: Kernel> Server<K> {
         )?;
         if let Some(questions) = control.questions() {
             epoll::add(&epoll, questions, epoll::EventData::new_u64(QUESTIONS), readable)?;
+        }
+        if let Some(guard) = control.guard() {
+            epoll::add(&epoll, guard, epoll::EventData::new_u64(GUARD), readable)?;
         }
         Ok(Self {
             control,
@@ -121,6 +125,7 @@ impl<K: Kernel> Server<K> {
                 },
                 MEASUREMENTS => self.measured(),
                 QUESTIONS => self.control.take_questions(),
+                GUARD => self.control.take_guard(),
                 id if id % 2 == 0 => self.progress(id, flags),
                 id => self.verdicts(id - 1),
             }

@@ -25,6 +25,28 @@ pub struct Settings {
     /// gate: for kernels without one. Can be given several times
     #[arg(long, value_name = "DIR")]
     pub ask_directory: Vec<PathBuf>,
+    /// Program that guards the kernel; it is called as `PROGRAM watch --json --quiet-journal` [default: the
+    /// ringfence beside this program]
+    #[arg(long, value_name = "PROGRAM")]
+    pub guard: Option<PathBuf>,
+    /// Run no guard: nobody is told of findings
+    #[arg(long, conflicts_with = "guard")]
+    pub no_guard: bool,
+}
+
+impl Settings {
+    /// What is run as the guard, if any is.
+    pub fn guard(&self) -> anyhow::Result<Option<PathBuf>> {
+        if self.no_guard {
+            return Ok(None);
+        }
+        let beside = || -> anyhow::Result<PathBuf> {
+            let own =
+                std::env::current_exe().context("looking for the guard beside this program")?;
+            Ok(own.with_file_name("ringfence"))
+        };
+        self.guard.clone().map_or_else(beside, Ok).map(Some)
+    }
 }
 
 const AFTER_HELP: &str = "\

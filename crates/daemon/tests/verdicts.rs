@@ -225,3 +225,32 @@ fn where_nobody_can_be_asked_a_client_is_told_why() {
     });
     assert_eq!(none, None);
 }
+
+#[test]
+fn root_is_told_what_the_verdicts_of_a_client_took() {
+    let daemon = Daemon::start(&[]);
+    let (mut client, verdicts) = asked(&daemon, CLIENT);
+    let quick = json!([{ "event": "process_exec", "classes": ["ask"], "deadline": 50_000_000 }]);
+    client.ok("Subscribe", json!({ "subscriptions": quick }));
+    daemon.kernel.get().slots.values_mut().for_each(|slot| slot.waiting = 4096);
+    ask(&daemon, 1, slots(&daemon));
+    answer(&verdicts, 1, ALLOW, 0, false);
+    ask(&daemon, 2, slots(&daemon));
+    let began = Instant::now();
+    while daemon.kernel.get().settled.len() < 2 {
+        assert!(began.elapsed() < Duration::from_secs(30), "the deadline never passed");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let clients = client.ok("GetClients", json!({}));
+    let only = &clients["clients"][0];
+    assert_eq!(only["ring_waiting"], 4096);
+    assert_eq!((&only["questions"]["asked"], &only["questions"]["missed"]), (&json!(2), &json!(1)));
+    let times = &only["verdicts"][0];
+    assert_eq!((&times["count"], &times["missed"]), (&json!(2), &json!(1)), "{times}");
+    let took = |field: &str| times[field].as_u64().unwrap();
+    assert!(took("longest") >= 50_000_000 && took("median") <= took("p99"), "{times}");
+    assert!(took("p99") <= took("longest") && took("longest") <= took("total"), "{times}");
+}

@@ -83,13 +83,14 @@ pub fn features() -> Vec<Feature> {
         feature("tracefs", "hooks as ftrace lists them", small_file("/sys/kernel/tracing/README")),
         feature("securityfs", "lockdown and LSM state", small_file("/sys/kernel/security/lsm")),
         feature("BPF LSM programs", "denying (not used by the guard)", attach(Tryout::Lsm)),
+        feature("verdict gate", "tasks that wait for a product's verdict", gate()),
         feature(
             "fentry programs",
             "observing calls (not used by the guard)",
             attach(Tryout::Fentry),
         ),
         feature("kprobes", "a way in to be watched", kprobes()),
-        feature("fanotify permission events", "verdicts without BPF LSM (later)", fanotify()),
+        feature("fanotify permission events", "verdicts where there is no gate", fanotify()),
     ]
 }
 
@@ -285,6 +286,11 @@ fn kprobes() -> Result<Tried, ProbeError> {
         what: "setting kprobes",
         lacking: "it is built without CONFIG_KPROBE_EVENTS; that is one way in less".into(),
     })
+}
+
+fn gate() -> Result<Tried, ProbeError> {
+    let lacking = |lacking| ProbeError::Unsupported { what: "waiting for verdicts", lacking };
+    crate::gate_support().map(|()| Tried::Works).map_err(lacking)
 }
 
 fn fanotify() -> Result<Tried, ProbeError> {

@@ -79,4 +79,10 @@ pub struct KernelFinding {
     pub technique: StringRef,
     /// The finding as JSON (docs/check-report.md).
     pub finding: StringRef,
+    /// `FINDING_…`
+    pub state: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// When the daemon was told of it, in nanoseconds of CLOCK_BOOTTIME.
+    pub found: u64,
 }

@@ -135,6 +135,7 @@ pub(crate) fn sample_of_each() -> Vec<(EventType, RecordBuffer)> {
             b.part.check = b.text(b"syscall_table");
             b.part.technique = b.text(b"hooked");
             b.part.finding = b.long_text(b"{\"address\":\"0xffffffff81000000\"}");
+            (b.part.state, b.part.found) = (FINDING_NEW, 7);
         }),
         built::<Loss>(E::Loss, |b| {
             (b.part.records, b.part.why) = (5, LOST_RING_FULL);

@@ -206,6 +206,8 @@ enum Part<'a> {
         check: Cow<'a, str>,
         technique: Cow<'a, str>,
         finding: Value,
+        state: String,
+        found_ns: u64,
     },
     Loss {
         records: u64,
@@ -441,6 +443,8 @@ fn part(event: Event<'_>) -> Part<'_> {
             // Truncated, it is no JSON; then its text is what there is.
             finding: serde_json::from_slice(finding.finding())
                 .unwrap_or_else(|_| lossy(finding.finding()).into()),
+            state: word(finding.state, words::FINDING),
+            found_ns: finding.found,
         },
         Event::Loss(loss) => Part::Loss {
             records: loss.records,

@@ -160,7 +160,9 @@ fn details(event: Event<'_>) -> String {
             format!("{} of {}", word(fileless.how, words::FILELESS), path(fileless.path()))
         }
         Event::KernelFinding(finding) => {
-            format!("{}: {}", shown(finding.check()), shown(finding.technique()))
+            let (check, technique) = (shown(finding.check()), shown(finding.technique()));
+            let state = word(finding.state, words::FINDING);
+            format!("{check}: {technique}{} ({state})", symbol(finding.finding()))
         }
         Event::Loss(loss) => {
             let types: Vec<_> = loss
@@ -189,6 +191,22 @@ fn details(event: Event<'_>) -> String {
             format!("{} bytes that this version cannot read", part.len())
         }
         // Newer than this command.
+        _ => String::new(),
+    }
+}
+
+/// Where a finding is, if it says so.
+fn symbol(finding: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Place {
+        symbol: Option<String>,
+        offset: u64,
+    }
+    match serde_json::from_slice(finding) {
+        Ok(Place { symbol: Some(symbol), offset: 0 }) => format!(", {}", shown(symbol.as_bytes())),
+        Ok(Place { symbol: Some(symbol), offset }) => {
+            format!(", {}+{offset:#x}", shown(symbol.as_bytes()))
+        }
         _ => String::new(),
     }
 }

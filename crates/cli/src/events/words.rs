@@ -70,6 +70,9 @@ pub(super) const STAGE: &Values = &[
 pub(super) const SHUTDOWN: &Values =
     &[(SHUTDOWN_STOPPED, "stopped"), (SHUTDOWN_REVOKED, "revoked")];
 
+pub(super) const FINDING: &Values =
+    &[(FINDING_NEW, "new"), (FINDING_GONE, "gone"), (FINDING_STANDING, "standing")];
+
 /// The words of the bits that are set; what has none is one number at the end.
 pub(super) fn bits(value: u32, words: &Bits) -> Vec<String> {
     let mut rest = value;

@@ -5,9 +5,11 @@ use broker::demotion::Standing;
 use broker::event::Class;
 use serde::Serialize;
 
+use super::cost::{Questions, VerdictTimes, times};
 use super::types::{ClassState, EventClasses, Key, Nothing, RecordCounts, Version, event_names};
 use super::{API, Answer, Caller, Control, ControlError, parameters, reply};
 use crate::clock;
+use crate::guard::Guard;
 use crate::kernel::{Availability, Kernel};
 use crate::lifecycle::{Area, Entry, Stage};
 use crate::sessions::Session;
@@ -46,7 +48,22 @@ struct Status {
     connections: usize,
     grants: usize,
     unavailable: usize,
+    guard: Guarding,
     problems: Vec<Problem>,
+}
+
+#[derive(Serialize)]
+struct Guarding {
+    state: &'static str,
+    program: Option<String>,
+    pid: Option<u32>,
+    since: Option<u64>,
+    starts: u64,
+    passes: u64,
+    last_pass: Option<u64>,
+    found: u64,
+    standing: usize,
+    bad_lines: u64,
 }
 
 #[derive(Serialize)]
@@ -71,6 +88,9 @@ struct Client {
     connected: bool,
     since: u64,
     ring_bytes: u32,
+    ring_waiting: u32,
+    questions: Questions,
+    verdicts: Vec<VerdictTimes>,
     subscriptions: Vec<EventClasses>,
     demoted: Vec<&'static str>,
     mutes: usize,
@@ -95,6 +115,9 @@ impl<K: Kernel> Control<K> {
         } else {
             Vec::new()
         };
+        let counts = status.as_ref().map(|status| status.counts).unwrap_or_default();
+        let costs = status.as_ref().map(|status| status.costs).unwrap_or_default();
+        let verdicts = costs.iter().map(|(event, cost)| times(*event, cost)).collect();
         let altitude = status.map(|status| status.grant.altitude.to_string());
         Ok(Client {
             client: session.client.clone(),
@@ -106,6 +129,9 @@ impl<K: Kernel> Control<K> {
             connected: session.connection.is_some(),
             since: self.broker.session(session.slot).map_or(0, |session| session.since.0),
             ring_bytes: session.ring_bytes,
+            ring_waiting: self.kernel.waiting(session.slot)?,
+            questions: counts.into(),
+            verdicts,
             subscriptions: held
                 .iter()
                 .map(|(event, classes, _)| EventClasses::new(*event, *classes))
@@ -161,7 +187,7 @@ impl<K: Kernel> Control<K> {
         possible.then(|| match entry.area {
             // These the daemon itself writes, or the kernel side wherever it writes anything.
             Area::Session => Availability::Available { mechanism: "each session".into() },
-            _ => self.kernel.availability(entry.event, class),
+            _ => self.given(entry.event, class),
         })
     }
 
@@ -182,6 +208,8 @@ impl<K: Kernel> Control<K> {
             let reason = format!("not on this host: {}", names.join(", "));
             problems.push(Problem { area: "coverage", reason });
         }
+        let guard = self.guard.problem(clock::now());
+        problems.extend(guard.map(|reason| Problem { area: "guard", reason }));
         if caller.peer.is_root() {
             let wrong = self.grant_errors.iter().map(ToString::to_string);
             problems.extend(wrong.map(|reason| Problem { area: "grants", reason }));
@@ -195,6 +223,7 @@ impl<K: Kernel> Control<K> {
             connections: self.connections,
             grants: self.granted.len(),
             unavailable: missing.len(),
+            guard: guarding(&self.guard),
             problems,
         })
     }
@@ -220,5 +249,21 @@ impl<K: Kernel> Control<K> {
         let Nothing {} = parameters(call)?;
         let slot = self.sessions.of(caller.connection)?.slot;
         reply(&Statistics { counts: self.kernel.counts(slot)?.into() })
+    }
+}
+
+fn guarding(guard: &Guard) -> Guarding {
+    let health = guard.health();
+    Guarding {
+        state: guard.phase().name(),
+        program: guard.program().map(|program| program.to_string_lossy().into_owned()),
+        pid: health.pid,
+        since: health.since.map(|since| since.0),
+        starts: health.starts,
+        passes: health.passes,
+        last_pass: health.last_pass.map(|last| last.0),
+        found: health.found,
+        standing: guard.standing().len(),
+        bad_lines: health.bad_lines,
     }
 }

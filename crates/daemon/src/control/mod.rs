@@ -6,8 +6,10 @@
 //! each group of methods; the table in [`METHODS`](Control::methods) is held to the interface's text
 //! by a test.
 
+mod cost;
 mod effects;
 mod error;
+mod findings;
 mod information;
 mod inspect;
 mod mutes;
@@ -29,6 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use error::ControlError;
 pub use types::Version as ApiVersion;
 
+use crate::guard::Guard;
 use crate::identity::Peer;
 use crate::kernel::Kernel;
 use crate::lifecycle::Lifecycle;
@@ -89,6 +92,7 @@ type Method<K> = fn(&mut Control<K>, &Caller<'_>, &Call<'_>) -> Result<Answer, C
 /// The control plane.
 pub struct Control<K> {
     kernel: K,
+    guard: Guard,
     broker: broker::Broker,
     lifecycle: Lifecycle,
     sessions: Sessions,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use broker::event::{Class, EventType};
 use broker::grant::Grants;
 use broker::session::SessionId;
 use broker::session::coverage::{Availability as Known, Coverage};
@@ -15,6 +16,7 @@ use broker::verdict::{Answer as Said, Outcome, Status, Verdict as Word};
 use broker::{Broker, Settings};
 
 use super::{API, ConnectionId, Control};
+use crate::guard::Guard;
 use crate::kernel::{Asked, Availability, Kernel};
 use crate::lifecycle::{Area, Lifecycle};
 use crate::measure::Measurer;
@@ -26,14 +28,15 @@ use crate::{clock, grants, log};
 const BEAT: Duration = Duration::from_millis(500);
 
 impl<K: Kernel> Control<K> {
-    /// With the grants of the directory, and nobody connected.
+    /// With the grants of the directory, nobody connected, and no guard.
     pub fn new(kernel: K, grants: PathBuf) -> anyhow::Result<Self> {
         let lifecycle = Lifecycle::built_in()?;
         let settings = Settings { versions: API.to_vec(), ..Settings::default() };
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
         let mut control = Self {
-            broker: Broker::new(settings, lifecycle.lives(), coverage(&kernel, &lifecycle)),
+            broker: Broker::new(settings, lifecycle.lives(), Coverage::default()),
             kernel,
+            guard: Guard::off(),
             lifecycle,
             sessions: Sessions::default(),
             measurer: Measurer::new().context("preparing to measure executables")?,
@@ -47,6 +50,7 @@ impl<K: Kernel> Control<K> {
             started: clock::now(),
             connections: 0,
         };
+        control.cover();
         control.reload();
         let count = control.granted.len();
         log::note(&format_args!("{count} grants in {}", control.grants.display()));
@@ -75,6 +79,7 @@ impl<K: Kernel> Control<K> {
     #[must_use]
     pub fn next_deadline(&self) -> Time {
         let due = self.broker.next_deadline().unwrap_or(Time::NEVER);
+        let due = due.min(self.guard.next_deadline());
         if self.kernel.questions().is_some() { due.min(clock::now().after(BEAT)) } else { due }
     }
 
@@ -113,6 +118,7 @@ impl<K: Kernel> Control<K> {
         let mut effects = Vec::new();
         self.broker.pass(clock::now(), &mut effects);
         self.carry_out_or_log(effects);
+        self.guard_pass();
         self.kernel.beat().unwrap_or_else(|error| log::error(&error));
     }
 
@@ -163,13 +169,16 @@ pub(super) fn refusal(status: Status) -> Option<Refused> {
     }
 }
 
-/// What the kernel side can do, as the broker has it: what is reduced can be had.
-fn coverage(kernel: &impl Kernel, lifecycle: &Lifecycle) -> Coverage {
+/// What this host gives, as the broker has it: what is reduced can be had.
+pub(super) fn coverage(
+    lifecycle: &Lifecycle,
+    given: impl Fn(EventType, Class) -> Availability,
+) -> Coverage {
     let mut coverage = Coverage::default();
     let granted = lifecycle.entries().iter().filter(|entry| entry.area != Area::Session);
     for entry in granted {
         for class in entry.classes.iter().copied() {
-            coverage.set(entry.event, class, known(kernel.availability(entry.event, class)));
+            coverage.set(entry.event, class, known(given(entry.event, class)));
         }
     }
     coverage

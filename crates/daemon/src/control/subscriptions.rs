@@ -44,9 +44,15 @@ impl<K: Kernel> Control<K> {
         caller: &Caller<'_>,
         call: &Call<'_>,
     ) -> Result<Answer, ControlError> {
-        self.sessions.of(caller.connection)?;
+        let slot = self.sessions.of(caller.connection)?.slot;
         let more = parameters::<Named>(call)?.parse()?;
-        self.change(caller, &more, |had, named| had.iter().chain(named.iter()).collect())
+        let before = self.is_told_of_findings(slot);
+        let done =
+            self.change(caller, &more, |had, named| had.iter().chain(named.iter()).collect())?;
+        if !before && self.is_told_of_findings(slot) {
+            self.tell_standing(slot);
+        }
+        Ok(done)
     }
 
     pub(super) fn unsubscribe(

@@ -53,6 +53,8 @@ pub struct FakeSlot {
     pub inverted: bool,
     /// Records that were written to it.
     pub records: Vec<Vec<u8>>,
+    /// As [`Kernel::waiting`] gives it.
+    pub waiting: u32,
     /// As [`Kernel::counts`] gives them.
     pub counts: Counts,
 }
@@ -126,6 +128,11 @@ impl Kernel for FakeKernel {
     fn invert(&mut self, slot: Slot, inverted: bool) -> Result<(), KernelError> {
         self.slot("invert", slot)?.inverted = inverted;
         Ok(())
+    }
+
+    fn waiting(&self, slot: Slot) -> Result<u32, KernelError> {
+        self.fails("waiting")?;
+        Ok(self.slots.get(&slot).map_or(0, |slot| slot.waiting))
     }
 
     fn counts(&self, slot: Slot) -> Result<Counts, KernelError> {

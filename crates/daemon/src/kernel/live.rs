@@ -154,6 +154,11 @@ impl Kernel for LiveKernel {
         self.hooks.invert(number(slot), inverted).map_err(failed("inverting mutes"))
     }
 
+    fn waiting(&self, slot: Slot) -> Result<u32, KernelError> {
+        let ring = self.rings.get(&slot).map(Ring::waiting).transpose();
+        ring.map(Option::unwrap_or_default).map_err(failed("looking how full a ring is"))
+    }
+
     fn counts(&self, slot: Slot) -> Result<Counts, KernelError> {
         let counts = self.hooks.statistics(number(slot)).map_err(failed("counting records"))?;
         Ok(Counts { written: counts.written, lost: counts.lost })

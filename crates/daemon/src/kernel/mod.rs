@@ -139,6 +139,9 @@ pub trait Kernel {
     /// Whether the slot's mutes select what is written, instead of what is not.
     fn invert(&mut self, slot: Slot, inverted: bool) -> Result<(), KernelError>;
 
+    /// Bytes in the ring of the slot that its client has not taken yet.
+    fn waiting(&self, slot: Slot) -> Result<u32, KernelError>;
+
     /// What was written and lost.
     fn counts(&self, slot: Slot) -> Result<Counts, KernelError>;
 

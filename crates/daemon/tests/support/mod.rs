@@ -114,6 +114,9 @@ impl Kernel for Shared {
     fn invert(&mut self, slot: Slot, inverted: bool) -> Result<(), KernelError> {
         self.get().invert(slot, inverted)
     }
+    fn waiting(&self, slot: Slot) -> Result<u32, KernelError> {
+        self.get().waiting(slot)
+    }
     fn counts(&self, slot: Slot) -> Result<Counts, KernelError> {
         self.get().counts(slot)
     }
@@ -162,24 +165,32 @@ impl Daemon {
     pub(crate) fn start_with(kernel: Shared, others: &[(&str, &str)]) -> Self {
         let own = ("test.toml", grant(CLIENT, 1000));
         let others = others.iter().map(|(name, text)| (*name, (*text).to_owned()));
-        Self::launch(kernel.clone(), kernel, &[own].into_iter().chain(others).collect::<Vec<_>>())
+        let files: Vec<_> = [own].into_iter().chain(others).collect();
+        Self::launch(kernel.clone(), kernel, &files, None)
     }
 
     /// On another kernel side, with this grant.
     pub(crate) fn start_on<K: Kernel + Send + 'static>(kernel: K, grant: &str) -> Self {
-        Self::launch(kernel, Shared::default(), &[("test.toml", grant.to_owned())])
+        Self::launch(kernel, Shared::default(), &[("test.toml", grant.to_owned())], None)
     }
 
     /// On the tables, with this grant alone.
     pub(crate) fn start_on_fake(grant: &str) -> Self {
         let kernel = Shared::default();
-        Self::launch(kernel.clone(), kernel, &[("test.toml", grant.to_owned())])
+        Self::launch(kernel.clone(), kernel, &[("test.toml", grant.to_owned())], None)
+    }
+
+    /// On the tables, with these grants and this program as the guard.
+    pub(crate) fn start_guarded(guard: PathBuf, files: &[(&str, String)]) -> Self {
+        let kernel = Shared::default();
+        Self::launch(kernel.clone(), kernel, files, Some(guard))
     }
 
     fn launch<K: Kernel + Send + 'static>(
         served: K,
         kernel: Shared,
         files: &[(&str, String)],
+        guard: Option<PathBuf>,
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (grants, socket) =
@@ -192,7 +203,10 @@ impl Daemon {
         let (at, of) = (socket.clone(), grants.clone());
         let thread = std::thread::spawn(move || {
             let signals = Signals::catch().unwrap();
-            let control = Control::new(served, of).unwrap();
+            let mut control = Control::new(served, of).unwrap();
+            if let Some(guard) = guard {
+                control.run_guard(guard).unwrap();
+            }
             let mut server = Server::new(control, listen(&at).unwrap(), signals).unwrap();
             sender.send(()).unwrap();
             server.run().unwrap();

@@ -145,16 +145,16 @@ impl Subject<'_> {
 }
 
 /// Milliseconds of a day.
-const DAY: u64 = 86_400_000;
+pub(super) const DAY: u64 = 86_400_000;
 
 /// When the last attack began, in milliseconds of the day by the guest's clock.
-fn began(vm: &Vm) -> anyhow::Result<u64> {
+pub(super) fn began(vm: &Vm) -> anyhow::Result<u64> {
     let said = vm.shell("dmesg | sed -n 's/.*attack: begins at //p' | tail -n 1")?;
     said.trim().parse().with_context(|| format!("the subject did not say when it began: {said:?}"))
 }
 
 /// The time of day of an event, in milliseconds, out of `2026-11-26T12:13:28.758Z`.
-fn time_of_day(event: &Value) -> anyhow::Result<u64> {
+pub(super) fn time_of_day(event: &Value) -> anyhow::Result<u64> {
     let time = event["time"].as_str().context("an event without a time")?;
     let part = |range| time.get(range).and_then(|digits: &str| digits.parse::<u64>().ok());
     let [hours, minutes, seconds, milliseconds] = [11..13, 14..16, 17..19, 20..23].map(part);
@@ -194,7 +194,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the watch in a guest may use of its processor. An emulated one is a hundred times slower than
 /// those that the default is for, so with that it would look all the time at the text alone.
-const SHARE: &str = "--share=100";
+pub(super) const SHARE: &str = "--share=100";
 
 /// How long after it was loaded an attack by writing memory is carried out: what the guard does because
 /// a module was loaded is over by then. It is another time for each, so that they come at any time
@@ -204,7 +204,7 @@ fn delay(number: usize) -> Duration {
 }
 
 /// Opening takes the image apart, which an emulated processor on a busy host takes a minute for.
-const OPENING: Duration = Duration::from_secs(180);
+pub(super) const OPENING: Duration = Duration::from_secs(180);
 
 /// Within this a pass that was under way when something changed has ended.
 const SETTLING: Duration = Duration::from_millis(1500);

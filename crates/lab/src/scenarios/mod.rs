@@ -12,7 +12,9 @@ mod attacks_outside;
 mod boots;
 mod check;
 mod churn;
+mod doctor;
 mod events;
+mod finding;
 mod gate;
 mod matrix;
 mod modules;
@@ -41,6 +43,8 @@ pub fn all() -> Vec<Scenario> {
         churn::SCENARIO,
         gate::SCENARIO,
         verdicts::SCENARIO,
+        finding::SCENARIO,
+        doctor::SCENARIO,
     ]
 }
 
@@ -62,6 +66,8 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         "ringfence-check" => 20,
         "gate" => 40,
         "verdicts" => 40,
+        "finding" => 60,
+        "doctor" => 20,
         "boots" => 10,
         _ => 300,
     }

@@ -9,6 +9,7 @@
 //! costs anything when nobody listens.
 
 mod area;
+mod fill;
 mod mutes;
 pub(crate) mod shared;
 mod types;
