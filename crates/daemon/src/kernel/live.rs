@@ -86,7 +86,7 @@ impl Kernel for LiveKernel {
             (Ok(mechanism), Class::Notify) => {
                 let mechanism = match mechanism {
                     Mechanism::Tracepoint => "tracepoint",
-                    Mechanism::Lsm => "LSM hook",
+                    Mechanism::Lsm | Mechanism::Rule => "LSM hook",
                     Mechanism::Gate => "sleepable LSM hook",
                 };
                 Availability::Available { mechanism: mechanism.to_owned() }

@@ -10,6 +10,7 @@
 
 mod area;
 mod mutes;
+mod ruled;
 pub(crate) mod shared;
 mod types;
 
@@ -25,6 +26,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::error::ProbeError;
 use crate::gate::{GateMaps, gate_support};
 use crate::object::{self, Kind, Own};
+use crate::rules::Rules;
 use crate::test_run::test_run;
 use area::Objects;
 pub use mutes::Mute;
@@ -116,12 +118,14 @@ impl AsFd for Ring {
 #[derive(Debug)]
 pub struct Hooks {
     objects: Objects,
+    rules: Rules,
     state: State,
     subscribers: [Subscribers; TYPES],
     asked: [Asked; TYPES],
     mutes: Mutes,
     admitted: u64,
-    kept: u64,
+    /// Types that rules are for.
+    ruled: u64,
     /// Why nobody can be asked here, if that is so.
     no_gate: Option<String>,
 }
@@ -143,22 +147,25 @@ impl Hooks {
     /// # Errors
     /// See [`Hooks::load`].
     pub fn load_for(types: u64) -> Result<Self, ProbeError> {
-        let objects = Objects::load(types)?;
+        let rules = Rules::load()?;
+        let objects = Objects::load(types, &rules)?;
         let mut state = State::map(objects.map("state")?.as_fd())?;
-        state.begin(&initial_state(false)?);
+        let checked = objects.checked();
+        state.begin(&ClientState { checked, ..initial_state(false)? });
         let made =
             objects.call("make_timer", |program| test_run(program, &mut NoContext::default()))?;
         if !matches!(made, Ok(0)) {
-            state.begin(&initial_state(true)?);
+            state.begin(&ClientState { checked, ..initial_state(true)? });
         }
         Ok(Self {
             objects,
+            rules,
             state,
             subscribers: [Subscribers::default(); TYPES],
             asked: [Asked::default(); TYPES],
             mutes: Mutes::default(),
             admitted: 0,
-            kept: 0,
+            ruled: 0,
             no_gate: gate_support().err(),
         })
     }
@@ -174,7 +181,11 @@ impl Hooks {
     /// How far each event can be had.
     #[must_use]
     pub fn coverage(&self) -> Vec<EventCoverage> {
-        let deny = |kind| match self.objects.served_by(kind, Mechanism::Lsm) {
+        let on_hook = |kind| {
+            let told = self.objects.served_by(kind, Mechanism::Lsm);
+            told.or_else(|| self.objects.served_by(kind, Mechanism::Rule))
+        };
+        let deny = |kind| match on_hook(kind).filter(|_| ruled::can_be_denied(kind)) {
             Some(served) => served.map(|()| Mechanism::Lsm).map_err(str::to_owned),
             None => Err("what tells of it is passed when it is done".to_owned()),
         };
@@ -252,6 +263,7 @@ impl Hooks {
             self.unmute(slot, &mute)?;
         }
         self.invert(slot, false)?;
+        self.remove_rules(slot)?;
         // The kernel waits for programs that run before this comes back (kernel/bpf/syscall.c,
         // maybe_wait_bpf_programs), so the slot is free for somebody else.
         let rings = self.objects.map("rings")?;
@@ -320,16 +332,6 @@ impl Hooks {
         })
     }
 
-    /// Keeps the programs of these types attached although nobody subscribes: for rules, which decide
-    /// whether anybody is told or not.
-    ///
-    /// # Errors
-    /// When a program cannot be attached.
-    pub fn keep_attached(&mut self, types: u64) -> Result<(), ProbeError> {
-        self.kept = types;
-        self.attach()
-    }
-
     fn change_subscribers(
         &mut self,
         change: impl Fn(&mut Subscribers, u64),
@@ -351,8 +353,8 @@ impl Hooks {
             let all = self.subscribers.iter().enumerate();
             all.fold(0, |types, (number, one)| types | u64::from(wants(one) != 0) << number)
         };
-        let (told, asked) = (types(|one| one.notify) | self.kept, types(|one| one.ask));
-        self.objects.attach_for(told, asked)
+        let (told, asked) = (types(|one| one.notify), types(|one| one.ask));
+        self.objects.attach_for(told, self.ruled, asked)
     }
 
     /// Has a client not told of what somebody does (or, if its mutes are inverted, told of it).

@@ -189,6 +189,27 @@ impl Rules {
         Ok(())
     }
 
+    /// Takes all that a client has away.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn remove_all(&mut self, slot: u32) -> Result<(), ProbeError> {
+        let of_kernel = |error| match error {
+            RulesError::Kernel(error) => error,
+            other => ProbeError::Failed { what: "removing rules", reason: other.to_string() },
+        };
+        self.remove(slot).map_err(of_kernel)?;
+        let names = self.client(slot).map_err(of_kernel)?.numbers();
+        names.keys().try_for_each(|name| self.remove_collection(slot, name).map_err(of_kernel))
+    }
+
+    /// The types that some client has rules for.
+    #[must_use]
+    pub fn types(&self) -> u64 {
+        let sets = self.clients.iter().filter_map(|client| client.set.as_ref());
+        sets.fold(0, |types, set| types | set.events)
+    }
+
     /// Puts a collection in the place of the one of this name, or beside the others of the client.
     /// An event looks into the old one or into the new one.
     ///
