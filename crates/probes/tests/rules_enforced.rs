@@ -461,7 +461,19 @@ fn rules_for_what_this_host_cannot_do_are_refused_and_the_old_ones_stay() {
     run(Path::new("/bin/true"), &[]);
     let counts = hooks.rule_counts(SLOT).unwrap();
     assert!(counts.len() == 1 && counts[0].matches > 0, "{counts:?}");
-    assert!(hooks.install_rules(SLOT + 1, &RuleSet::default()).is_err(), "nobody has this slot");
+    assert!(hooks.install_rules(64, &RuleSet::default()).is_err(), "there is no such slot");
+    // They stay whoever is there, and are lifted and put back type by type.
+    hooks.remove(SLOT).unwrap();
+    let matches = |hooks: &mut Hooks| {
+        run(Path::new("/bin/true"), &[]);
+        hooks.rule_counts(SLOT).unwrap()[0].matches
+    };
+    let stayed = matches(&mut hooks);
+    assert!(stayed > counts[0].matches);
+    hooks.allow_rules(SLOT, EXIT.bit()).unwrap();
+    assert_eq!((matches(&mut hooks), hooks.rules().types()), (stayed, 0));
+    hooks.allow_rules(SLOT, EXEC.bit()).unwrap();
+    assert!(matches(&mut hooks) > stayed);
 }
 
 #[test]

@@ -251,7 +251,8 @@ impl Hooks {
     }
 
     /// Takes a slot from its client: it is told of nothing any more, and its mutes are gone. What is
-    /// in its ring stays readable as long as somebody has the ring.
+    /// in its ring stays readable as long as somebody has the ring. Its rules stay until
+    /// [`Hooks::remove_rules`].
     ///
     /// # Errors
     /// When the slot is not taken.
@@ -263,7 +264,6 @@ impl Hooks {
             self.unmute(slot, &mute)?;
         }
         self.invert(slot, false)?;
-        self.remove_rules(slot)?;
         // The kernel waits for programs that run before this comes back (kernel/bpf/syscall.c,
         // maybe_wait_bpf_programs), so the slot is free for somebody else.
         let rings = self.objects.map("rings")?;

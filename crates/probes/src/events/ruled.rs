@@ -15,12 +15,12 @@ pub(super) fn can_be_denied(kind: EventType) -> bool {
 
 impl Hooks {
     /// Puts a client's rules in the place of those it had, and has the hooks that they need attached.
+    /// They are of the slot, whether somebody is admitted there or not.
     ///
     /// # Errors
     /// When this host cannot deny what a rule denies, cannot tell of what it is for, or
     /// [`Rules::install`] fails. The rules that were there before stay then.
     pub fn install_rules(&mut self, slot: u32, set: &RuleSet) -> Result<(), RulesError> {
-        self.check(slot)?;
         self.can_have(set)?;
         let before = self.ruled;
         self.ruled |= set.rules.iter().fold(0, |types, rule| types | rule.events);
@@ -52,6 +52,20 @@ impl Hooks {
         Ok(())
     }
 
+    /// Has a client's rules looked at for these types only, now and whenever it installs others.
+    ///
+    /// # Errors
+    /// When a program cannot be attached.
+    pub fn allow_rules(&mut self, slot: u32, types: u64) -> Result<(), RulesError> {
+        // Attached first, as above.
+        let before = self.ruled;
+        self.ruled |= types & self.rules.of(slot);
+        self.attach().inspect_err(|_| self.ruled = before)?;
+        self.rules.allow(slot, types)?;
+        self.ruled = self.rules.types();
+        Ok(self.attach()?)
+    }
+
     /// Takes a client's rules and collections away.
     ///
     /// # Errors
@@ -65,14 +79,13 @@ impl Hooks {
     /// See [`Rules::set_collection`].
     ///
     /// # Errors
-    /// As there, and when the slot is not taken.
+    /// As there.
     pub fn set_collection(
         &mut self,
         slot: u32,
         name: &str,
         collection: &Collection,
     ) -> Result<(), RulesError> {
-        self.check(slot)?;
         self.rules.set_collection(slot, name, collection)
     }
 
