@@ -116,7 +116,6 @@ static __always_inline int trace(struct task_struct *target, __u32 access)
 {
 	struct ringfence_process_trace *trace;
 	struct buffer *buffer;
-	int decide = 0;
 
 	buffer = begin(RINGFENCE_PROCESS_TRACE, sizeof(*trace));
 	if (!buffer)
@@ -126,8 +125,7 @@ static __always_inline int trace(struct task_struct *target, __u32 access)
 	trace->thread = BPF_CORE_READ(target, pid);
 	trace->access = access;
 	put_file(buffer, IN_BODY(ringfence_process_trace, executable), executable_of(target));
-	finish(buffer);
-	return decide;
+	return conclude(buffer);
 }
 
 /* Arguments: the task that is to be seen, PTRACE_MODE_. */
@@ -158,7 +156,6 @@ int memory_access(void *context)
 	struct ringfence_memory_access *memory;
 	enum call call = current_call();
 	struct buffer *buffer;
-	int decide = 0;
 
 	if (!(mode & PTRACE_MODE_ATTACH)) {
 		if (call != CALL_MADVISE)
@@ -184,6 +181,5 @@ int memory_access(void *context)
 	memory->access = access;
 	memory->by = by;
 	put_file(buffer, IN_BODY(ringfence_memory_access, executable), executable_of(target));
-	finish(buffer);
-	return decide;
+	return conclude(buffer);
 }

@@ -151,6 +151,7 @@ int write_record(struct write_context *context)
 	bpf_probe_read_kernel(buffer->record, length, context->record);
 	header = header_of(buffer);
 	header->global_sequence = 0;
+	buffer->ruled = 0;
 	buffer->type = header->type;
 	buffer->used = length;
 	buffer->flags = header->flags;

@@ -48,40 +48,40 @@ static __always_inline int same(const struct ringfence_process_credentials *one,
 	       one->effective == other->effective && one->permitted == other->permitted;
 }
 
-static __always_inline int changes(__u64 address, __u32 by)
+static __always_inline void changes(__u64 address, __u32 by)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct ringfence_process_credentials before = {}, after = {};
 	struct ringfence_process_credentials *part;
 	struct buffer *buffer;
-	int decide = 0;
 
 	read_credentials(&before, BPF_CORE_READ(task, cred));
 	read_credentials(&after, (void *)address);
 	if (same(&before, &after))
-		return 0;
+		return;
 	buffer = begin(RINGFENCE_PROCESS_CREDENTIALS, sizeof(*part));
 	if (!buffer)
-		return 0;
+		return;
 	part = body_of(buffer);
 	*part = after;
 	part->by = by;
-	finish(buffer);
-	return decide;
+	observe(buffer);
 }
 
 /* Arguments: new credentials, old ones, which call. */
 SEC("lsm/task_fix_setuid")
 int change_uid(void *context)
 {
-	return changes(argument(context, 0), RINGFENCE_CREDENTIALS_SETUID);
+	changes(argument(context, 0), RINGFENCE_CREDENTIALS_SETUID);
+	return 0;
 }
 
 /* As above. */
 SEC("lsm/task_fix_setgid")
 int change_gid(void *context)
 {
-	return changes(argument(context, 0), RINGFENCE_CREDENTIALS_SETGID);
+	changes(argument(context, 0), RINGFENCE_CREDENTIALS_SETGID);
+	return 0;
 }
 
 /* Arguments: new credentials, old ones, the sets that were asked for. The new ones are made of
@@ -89,7 +89,8 @@ int change_gid(void *context)
 SEC("lsm/capset")
 int change_capabilities(void *context)
 {
-	return changes(argument(context, 0), RINGFENCE_CREDENTIALS_CAPSET);
+	changes(argument(context, 0), RINGFENCE_CREDENTIALS_CAPSET);
+	return 0;
 }
 
 /* Argument: struct linux_binprm. */

@@ -38,7 +38,6 @@ int image_map(void *context)
 	__u64 file = argument(context, 0), protection = argument(context, 2);
 	struct ringfence_image_map *map;
 	struct buffer *buffer;
-	int decide = 0;
 
 	if (!file || !(protection & PROT_EXEC))
 		return 0;
@@ -49,8 +48,7 @@ int image_map(void *context)
 	map->protection = protection;
 	map->flags = argument(context, 3);
 	put_file(buffer, IN_BODY(ringfence_image_map, file), file);
-	finish(buffer);
-	return decide;
+	return conclude(buffer);
 }
 
 /* Arguments: mapping, protection as asked for and as it will be. */
@@ -61,7 +59,6 @@ int image_protect(void *context)
 	__u64 protection = argument(context, 2), file;
 	struct ringfence_image_map *map;
 	struct buffer *buffer;
-	int decide = 0;
 
 	if (!(protection & PROT_EXEC) || BPF_CORE_READ(vma, vm_flags) & PROT_EXEC)
 		return 0;
@@ -77,8 +74,7 @@ int image_protect(void *context)
 	map->length = BPF_CORE_READ(vma, vm_end) - map->address;
 	map->offset = (__u64)BPF_CORE_READ(vma, vm_pgoff) << 12;
 	put_file(buffer, IN_BODY(ringfence_image_map, file), file);
-	finish(buffer);
-	return decide;
+	return conclude(buffer);
 }
 
 /* --- loaded into the kernel ------------------------------------------------------------------ */
@@ -92,7 +88,6 @@ static __always_inline int kernel_loads(__u32 type, __u64 file)
 {
 	struct ringfence_kernel_load *load;
 	struct buffer *buffer;
-	int decide = 0;
 
 	if (!type)
 		return 0;
@@ -102,8 +97,7 @@ static __always_inline int kernel_loads(__u32 type, __u64 file)
 	load = body_of(buffer);
 	load->from = file ? RINGFENCE_MODULE_FROM_FILE : RINGFENCE_MODULE_FROM_MEMORY;
 	put_file(buffer, IN_BODY(ringfence_kernel_load, file), file);
-	finish(buffer);
-	return decide;
+	return conclude(buffer);
 }
 
 /* Arguments: file, what it is read for, whether as a whole. */
@@ -153,7 +147,7 @@ int module_loaded(void *context)
 		return 0;
 	put_text(buffer, IN_BODY(ringfence_module_load, name),
 		 module + bpf_core_field_offset(struct module, name));
-	finish(buffer);
+	observe(buffer);
 	return 0;
 }
 
@@ -169,7 +163,7 @@ int module_unloaded(void *context)
 		return 0;
 	put_text(buffer, IN_BODY(ringfence_module_unload, name),
 		 module + bpf_core_field_offset(struct module, name));
-	finish(buffer);
+	observe(buffer);
 	return 0;
 }
 
@@ -201,7 +195,6 @@ int bpf_load(void *context)
 	struct program_load asked = {};
 	struct ringfence_bpf_load *load;
 	struct buffer *buffer;
-	int decide = 0;
 
 	if (argument(context, 0) != BPF_PROG_LOAD)
 		return 0;
@@ -217,6 +210,5 @@ int bpf_load(void *context)
 	__builtin_memcpy(load->name, asked.name, sizeof(load->name));
 	/* The caller may have written it without an end. */
 	load->name[sizeof(load->name) - 1] = 0;
-	finish(buffer);
-	return decide;
+	return conclude(buffer);
 }

@@ -38,7 +38,6 @@ int memory_map(void *context)
 	__u64 file = argument(context, 0), protection = argument(context, 2);
 	struct ringfence_memory_map *map;
 	struct buffer *buffer;
-	int decide = 0;
 
 	if (!(protection & PROT_EXEC) || (file && !both(protection)))
 		return 0;
@@ -49,8 +48,7 @@ int memory_map(void *context)
 	map->protection = protection;
 	map->flags = argument(context, 3);
 	put_file(buffer, IN_BODY(ringfence_memory_map, file), file);
-	finish(buffer);
-	return decide;
+	return conclude(buffer);
 }
 
 /* Arguments: mapping, protection as asked for and as it will be. */
@@ -61,7 +59,6 @@ int memory_protect(void *context)
 	__u64 after = argument(context, 2), before = BPF_CORE_READ(vma, vm_flags) & PROT_ALL;
 	struct ringfence_memory_protect *change;
 	struct buffer *buffer;
-	int decide = 0;
 
 	if (!(after & PROT_EXEC) || (before & PROT_EXEC && (!both(after) || both(before))))
 		return 0;
@@ -75,8 +72,7 @@ int memory_protect(void *context)
 	change->length = BPF_CORE_READ(vma, vm_end) - change->address;
 	put_file(buffer, IN_BODY(ringfence_memory_protect, file),
 		 (__u64)BPF_CORE_READ(vma, vm_file));
-	finish(buffer);
-	return decide;
+	return conclude(buffer);
 }
 
 /* --- without a name -------------------------------------------------------------------------- */
@@ -86,7 +82,6 @@ static __always_inline int fileless(struct file *file, __u32 how)
 {
 	struct ringfence_memory_fileless *fileless;
 	struct buffer *buffer;
-	int decide = 0;
 
 	if (!file || BPF_CORE_READ(file, f_inode, i_nlink))
 		return 0;
@@ -96,8 +91,7 @@ static __always_inline int fileless(struct file *file, __u32 how)
 	fileless = body_of(buffer);
 	fileless->how = how;
 	put_file(buffer, IN_BODY(ringfence_memory_fileless, file), (__u64)file);
-	finish(buffer);
-	return decide;
+	return conclude(buffer);
 }
 
 SEC("lsm/mmap_file")

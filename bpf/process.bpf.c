@@ -3,8 +3,10 @@
  * Processes: executed, made, ended, signalled.
  *
  * What. One program on each of the scheduler's tracepoints for exec, fork and exit, and one where
- * signals are generated (include/trace/events/sched.h and signal.h, 6.1 to 7.3). They tell; what
- * decides is on LSM hooks.
+ * signals are generated (include/trace/events/sched.h and signal.h, 6.1 to 7.3). They tell. Rules
+ * for exec and signals are decided by two more on the LSM hooks bprm_check_security and task_kill,
+ * which are there while somebody has such rules; where LSM programs are refused the tracepoints
+ * look at the rules that tell.
  *
  * Why this way. These tracepoints stand where the thing is done: that of exec after the point of no
  * return, with the new credentials, memory and name in place, so the arguments are those that the
@@ -14,7 +16,9 @@
  * Limits. sched_process_exit is passed after a process gave its memory up until 6.15, and with it
  * went what it ran: on those kernels the actor of process_exit has no executable, and the record is
  * marked incomplete. A signal that a timer sends in an interrupt has whoever runs as its actor; it
- * is marked as an act of the kernel.
+ * is marked as an act of the kernel. Signals of the kernel pass no hook, so nobody denies them. For
+ * a script bprm_check_security is passed twice, for it and for its interpreter; rules are decided
+ * for both.
  *
  * Ways rejected. Tracepoints of system calls: they see what the caller asks for, not what happens.
  * task_newtask: it does not say who made the task.
@@ -26,6 +30,7 @@
 #include "lib/compat.h"
 #include "../api/ringfence.h"
 #include "lib/send.h"
+#include "lib/exec.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -122,8 +127,25 @@ int process_exec(void *context)
 		return 0;
 	put_exec(buffer, argument(context, 2));
 	number_as_asked(buffer);
-	finish(buffer);
+	observe(buffer);
 	return 0;
+}
+
+/* Argument: struct linux_binprm. */
+SEC("lsm/bprm_check_security")
+int process_exec_checked(void *context)
+{
+	struct buffer *buffer;
+	__u64 ruled;
+
+	ruled = rules_wanted(RINGFENCE_PROCESS_EXEC);
+	if (!ruled)
+		return 0;
+	buffer = begin_ruled(RINGFENCE_PROCESS_EXEC, sizeof(struct ringfence_process_exec), ruled);
+	if (!buffer)
+		return 0;
+	put_asked_exec(buffer, argument(context, 0));
+	return check(buffer);
 }
 
 /* --- fork ------------------------------------------------------------------------------------ */
@@ -159,7 +181,7 @@ int process_fork(void *context)
 	if (!buffer)
 		return 0;
 	put_fork(buffer, (__u64)child);
-	finish(buffer);
+	observe(buffer);
 	return 0;
 }
 
@@ -241,7 +263,7 @@ int process_exit(void *context)
 	if (!buffer)
 		return 0;
 	put_exit(buffer);
-	finish(buffer);
+	observe(buffer);
 	return 0;
 }
 
@@ -251,9 +273,22 @@ int process_exit(void *context)
 #define SI_USER	  0
 #define SI_KERNEL 0x80
 #define SI_TIMER  -2
+#define SI_MESGQ  -3
+#define SI_SIGIO  -5
+#define SI_TKILL  -6
 /* Instead of a siginfo: include/linux/sched/signal.h */
 #define SEND_SIG_NOINFO 0
 #define SEND_SIG_PRIV	1
+
+/* si_code of a signal, the code of those that have no siginfo for it. */
+static __always_inline int code_of(__u64 info)
+{
+	if (info == SEND_SIG_NOINFO)
+		return SI_USER;
+	if (info == SEND_SIG_PRIV)
+		return SI_KERNEL;
+	return BPF_CORE_READ((struct kernel_siginfo *)info, si_code);
+}
 
 __noinline int put_signal(struct buffer *buffer, __u32 number, __u64 info, __u64 address,
 			  __u32 group)
@@ -267,16 +302,41 @@ __noinline int put_signal(struct buffer *buffer, __u32 number, __u64 info, __u64
 	put_key(&signal->target, target);
 	signal->thread = group ? 0 : BPF_CORE_READ(target, pid);
 	signal->signal = number;
-	if (info == SEND_SIG_NOINFO)
-		signal->code = SI_USER;
-	else if (info == SEND_SIG_PRIV)
-		signal->code = SI_KERNEL;
-	else
-		signal->code = BPF_CORE_READ((struct kernel_siginfo *)info, si_code);
+	signal->code = code_of(info);
 	if (signal->code == SI_KERNEL || signal->code == SI_TIMER)
 		buffer->flags |= RINGFENCE_FLAG_KERNEL_ACTOR;
 	put_file(buffer, IN_BODY(ringfence_process_signal, executable), executable_of(target));
 	return 0;
+}
+
+/* Whether nobody was asked for a permission: positive codes are the kernel's
+ * (include/linux/signal.h, si_fromuser), and timers, message queues and files send with no check.
+ */
+static __always_inline int is_unchecked(int code)
+{
+	return code > 0 || code == SI_TIMER || code == SI_MESGQ || code == SI_SIGIO;
+}
+
+/* Arguments: the task it is for, siginfo, number, credentials of who sends if not those of the
+ * running task. */
+SEC("lsm/task_kill")
+int process_signal_checked(void *context)
+{
+	__u64 info = argument(context, 1);
+	__u32 number = argument(context, 2);
+	struct buffer *buffer;
+	__u64 ruled;
+
+	ruled = rules_wanted(RINGFENCE_PROCESS_SIGNAL);
+	/* Number 0 sends nothing. */
+	if (!ruled || !number)
+		return 0;
+	buffer = begin_ruled(RINGFENCE_PROCESS_SIGNAL, sizeof(struct ringfence_process_signal),
+			     ruled);
+	if (!buffer)
+		return 0;
+	put_signal(buffer, number, info, argument(context, 0), code_of(info) != SI_TKILL);
+	return check(buffer);
 }
 
 /* Arguments: number, siginfo, the task it is for, whether it is for its whole process, and what
@@ -284,13 +344,17 @@ __noinline int put_signal(struct buffer *buffer, __u32 number, __u64 info, __u64
 SEC("tp_btf/signal_generate")
 int process_signal(void *context)
 {
+	__u64 ruled = rules_wanted(RINGFENCE_PROCESS_SIGNAL);
 	struct buffer *buffer;
 
-	buffer = begin(RINGFENCE_PROCESS_SIGNAL, sizeof(struct ringfence_process_signal));
+	if (ruled && !is_unchecked(code_of(argument(context, 1))))
+		ruled = ruled_where_told(RINGFENCE_PROCESS_SIGNAL);
+	buffer = begin_ruled(RINGFENCE_PROCESS_SIGNAL, sizeof(struct ringfence_process_signal),
+			     ruled);
 	if (!buffer)
 		return 0;
 	put_signal(buffer, argument(context, 0), argument(context, 1), argument(context, 2),
 		   argument(context, 3));
-	finish(buffer);
+	observe(buffer);
 	return 0;
 }

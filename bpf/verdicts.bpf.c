@@ -21,6 +21,7 @@
 #include "lib/compat.h"
 #include "../api/ringfence.h"
 #include "lib/ask.h"
+#include "lib/exec.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -34,31 +35,6 @@ static const struct event exec_event = {
 	.body = sizeof(struct ringfence_process_exec),
 	.file = IN_BODY(ringfence_process_exec, file),
 };
-
-/* What is about to be executed; `address` is of the struct linux_binprm. */
-__noinline int put_asked_exec(struct buffer *buffer, __u64 address)
-{
-	struct linux_binprm *bprm = (void *)address;
-	struct ringfence_process_exec *exec;
-	__u64 name, interpreter;
-
-	if (!buffer)
-		return 0;
-	exec = body_of(buffer);
-	put_file(buffer, IN_BODY(ringfence_process_exec, file), (__u64)BPF_CORE_READ(bprm, file));
-	exec->argument_count = BPF_CORE_READ(bprm, argc);
-	exec->environment_count = BPF_CORE_READ(bprm, envc);
-	if (exec->file.flags & (RINGFENCE_FILE_MEMFD | RINGFENCE_FILE_DELETED))
-		exec->flags |= RINGFENCE_EXEC_FILELESS;
-	name = (__u64)BPF_CORE_READ(bprm, filename);
-	interpreter = (__u64)BPF_CORE_READ(bprm, interp);
-	put_text(buffer, IN_BODY(ringfence_process_exec, name), name);
-	if (interpreter != name) {
-		exec->flags |= RINGFENCE_EXEC_INTERPRETED;
-		exec->script = exec->name;
-	}
-	return 0;
-}
 
 /* Argument: struct linux_binprm. */
 SEC("lsm.s/bprm_check_security")

@@ -11,6 +11,7 @@
 #define RINGFENCE_BUFFERS_H
 
 #include "clients_abi.h"
+#include "rules_facts.h"
 
 /* Offsets into a record are masked with this, so that the verifier knows their bounds; behind it
  * is place for the longest string. */
@@ -46,6 +47,9 @@ struct buffer {
 	__u64 notify;
 	__u64 ask;
 	__u64 muted;
+	/* Clients by whose rules it is decided; nobody: the outcome below is of another record. */
+	__u64 ruled;
+	struct rules_work rules;
 	/* The executable's struct file. */
 	__u64 executable;
 	struct walk walk;

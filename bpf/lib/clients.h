@@ -15,6 +15,7 @@
 #define RINGFENCE_CLIENTS_H
 
 #include "record.h"
+#include "rules.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -244,10 +245,11 @@ __noinline int lose_all(__u64 clients, __u32 type)
 
 /*
  * Begins a record of an event that the running task causes, with `body` bytes of its own, if
- * anybody wants it: gives the buffer with header and actor, or NULL. Who gets a buffer calls
- * finish().
+ * anybody subscribes to it or has rules for it (`ruled`): gives the buffer with header and actor,
+ * or NULL. Mutes are of subscriptions: rules are decided whoever mutes. Who gets a buffer calls
+ * observe(), conclude() or check() (send.h).
  */
-static __always_inline struct buffer *begin(__u32 type, __u32 body)
+static __always_inline struct buffer *begin_ruled(__u32 type, __u32 body, __u64 ruled)
 {
 	struct subscribers *subscribers = bpf_map_lookup_elem(&subscriptions, &type);
 	struct client_state *all;
@@ -258,7 +260,7 @@ static __always_inline struct buffer *begin(__u32 type, __u32 body)
 	if (!subscribers)
 		return NULL;
 	wanted = subscribers->notify | subscribers->ask;
-	if (!wanted)
+	if (!(wanted | ruled))
 		return NULL;
 	all = the_state();
 	if (!all)
@@ -268,13 +270,13 @@ static __always_inline struct buffer *begin(__u32 type, __u32 body)
 		muted = muted_by(wanted);
 		/* For those who mute by path as well it is decided when there is one. */
 		wanted &= ~(muted ^ all->inverted) | all->mute_path;
-		if (!wanted)
+		if (!(wanted | ruled))
 			return NULL;
 	}
 	index = take_buffer();
 	buffer = bpf_map_lookup_elem(&buffers, &index);
 	if (index < 0 || !buffer) {
-		lose_all(wanted, type);
+		lose_all(wanted | ruled, type);
 		return NULL;
 	}
 	begin_record(buffer, type, body);
@@ -288,7 +290,7 @@ static __always_inline struct buffer *begin(__u32 type, __u32 body)
 	if (wanted & all->mute_path) {
 		muted |= muted_by_path(index);
 		wanted &= ~(muted ^ all->inverted);
-		if (!wanted) {
+		if (!(wanted | ruled)) {
 			give_back(buffer);
 			return NULL;
 		}
@@ -296,7 +298,25 @@ static __always_inline struct buffer *begin(__u32 type, __u32 body)
 #endif
 	buffer->notify = wanted & subscribers->notify;
 	buffer->ask = wanted & subscribers->ask;
+	buffer->ruled = ruled;
 	return buffer;
+}
+
+/* Clients by whose rules the program that tells of a type decides. */
+static __always_inline __u64 ruled_where_told(__u32 type)
+{
+	__u64 ruled = rules_wanted(type);
+	struct client_state *all;
+
+	if (!ruled)
+		return 0;
+	all = the_state();
+	return all && !(all->checked & 1ULL << type) ? ruled : 0;
+}
+
+static __always_inline struct buffer *begin(__u32 type, __u32 body)
+{
+	return begin_ruled(type, body, ruled_where_told(type));
 }
 
 #endif

@@ -64,6 +64,9 @@ struct client_state {
 	/* 1: there is no timer, so each record wakes. */
 	__u32 wake_always;
 	__u32 reserved;
+	/* Types of events whose rules are decided by a program of their own on an LSM hook, and not
+	 * by the one that tells, which is passed when it is done. */
+	__u64 checked;
 };
 
 /* Why records are lost, as an index: RINGFENCE_LOST_ less one. */

@@ -148,6 +148,7 @@ static __always_inline void begin_record(struct buffer *buffer, __u32 type, __u3
 	__builtin_memset(buffer->record, 0, FIXED_MASK + 1);
 	buffer->type = type;
 	buffer->flags = RINGFENCE_FLAG_MANDATORY;
+	buffer->ruled = 0;
 	buffer->used = (BODY_AT + body + 7) & ~7U;
 	header->version = RINGFENCE_ABI;
 	header->type = type;

@@ -116,8 +116,12 @@ static __always_inline int fills_up(void *ring, struct client_counters *counter,
 struct send_context {
 	struct buffer *buffer;
 	__u64 left;
+	/* Who gets it for the reason `classes`; the others because of a rule. */
+	__u64 clients;
 	__u32 size;
 	__u32 wake;
+	__u32 classes;
+	__u32 reserved;
 	/* Clients that it was lost for. */
 	__u64 missed;
 };
@@ -159,6 +163,9 @@ static long send_one(__u32 count, struct send_context *context)
 		context->missed |= bit;
 		return 0;
 	}
+	header->classes = context->clients & bit ? context->classes : 0;
+	if (buffer->ruled)
+		rules_for_client(header, &buffer->rules.outcome, slot);
 	flags = BPF_RB_NO_WAKEUP;
 	if (context->wake || all->wake_always || fills_up(ring, counter, context->size))
 		flags = BPF_RB_FORCE_WAKEUP;
@@ -177,20 +184,24 @@ static long send_one(__u32 count, struct send_context *context)
 }
 
 /*
- * Writes a record to each client of a set, for the reason `classes`, and wakes them at once if it
- * is to. All records of one event have the same number, whoever gets them and however often it is
- * sent. Gives the clients that it was lost for.
+ * Writes a record to each client of a set, for the reason `classes`, and to those whose rules tell;
+ * wakes them at once if it is to. All records of one event have the same number, whoever gets them
+ * and however often it is sent. Gives the clients that it was lost for.
  */
 __noinline __u64 send(struct buffer *buffer, __u64 clients, __u32 classes, __u32 wake)
 {
-	struct send_context context = {.left = clients, .wake = wake};
+	struct send_context context = {.clients = clients, .wake = wake, .classes = classes};
 	struct client_state *all = the_state();
 	struct ringfence_header *header;
 
-	if (!buffer || !all || !clients)
+	if (!buffer || !all)
+		return 0;
+	context.left = clients;
+	if (buffer->ruled)
+		context.left |= buffer->rules.outcome.told;
+	if (!context.left)
 		return 0;
 	header = header_of(buffer);
-	header->classes = classes;
 	if (!header->global_sequence) {
 		header->global_sequence = __sync_fetch_and_add(&all->sequence, 1) + 1;
 		if (!header->event_id)
@@ -208,6 +219,50 @@ static __always_inline void finish(struct buffer *buffer)
 {
 	send(buffer, buffer->notify, RINGFENCE_CLASS_NOTIFY, 0);
 	give_back(buffer);
+}
+
+/* --- deciding -------------------------------------------------------------------------------- */
+
+/* What rules say of a finished record: the errno for the caller, or 0. */
+static __always_inline __u64 decide(struct buffer *buffer, __u32 observed)
+{
+	struct rules_work *work = &buffer->rules;
+
+	if (!buffer->ruled)
+		return 0;
+	/* Rules ask for its size and flags. */
+	end_record(buffer);
+	rules_descent(work);
+	work->observed = observed;
+	return rules_decide((void *)buffer->record, work, buffer->type);
+}
+
+/* As finish(), of an event that nobody can deny, because it is done: rules only tell. */
+static __always_inline void observe(struct buffer *buffer)
+{
+	decide(buffer, 1);
+	finish(buffer);
+}
+
+/* As finish(), of an event that is not done yet: gives what the hook returns. */
+static __always_inline int conclude(struct buffer *buffer)
+{
+	__u64 error = decide(buffer, 0);
+
+	finish(buffer);
+	return rules_result(error);
+}
+
+/* As conclude(), where another program tells those who subscribe of what is done: they are told
+ * here of what is denied. */
+static __always_inline int check(struct buffer *buffer)
+{
+	__u64 error = decide(buffer, 0);
+
+	if (!error)
+		buffer->notify = 0;
+	finish(buffer);
+	return rules_result(error);
 }
 
 #endif

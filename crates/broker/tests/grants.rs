@@ -126,6 +126,7 @@ fn the_document_has_each_key_with_its_bounds_and_default() {
     for (key, Bounds { least, most, default }) in [
         ("ring_bytes", limits::RING_BYTES),
         ("max_rules", limits::MAX_RULES),
+        ("max_digests", limits::MAX_DIGESTS),
         ("max_muted", limits::MAX_MUTED),
         ("max_pending", limits::MAX_PENDING),
         ("max_cached", limits::MAX_CACHED),

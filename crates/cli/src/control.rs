@@ -45,7 +45,17 @@ impl Daemon {
 
     /// Calls a method that has no parameters.
     pub(crate) fn call<T: DeserializeOwned>(&mut self, method: &str) -> anyhow::Result<T> {
-        let call = json!({ "method": format!("{INTERFACE}.{method}") });
+        self.call_with(method, &json!({}))
+    }
+
+    /// Calls a method.
+    pub(crate) fn call_with<T: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        parameters: &Value,
+    ) -> anyhow::Result<T> {
+        let method_name = format!("{INTERFACE}.{method}");
+        let call = json!({ "method": method_name, "parameters": parameters });
         self.stream.write_all(format!("{call}\0").as_bytes()).context("calling ringfenced")?;
         let reply = self.reply().with_context(|| format!("waiting for the reply to {method}"))?;
         let mut reply: Value = serde_json::from_slice(&reply).context("ringfenced's reply")?;

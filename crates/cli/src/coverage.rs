@@ -27,7 +27,9 @@ impl From<Result<Mechanism, String>> for Way {
     fn from(found: Result<Mechanism, String>) -> Self {
         match found {
             Ok(Mechanism::Tracepoint) => Self { by: Some("tracepoint"), reason: None },
-            Ok(Mechanism::Lsm | Mechanism::Gate) => Self { by: Some("LSM hook"), reason: None },
+            Ok(Mechanism::Lsm | Mechanism::Rule | Mechanism::Gate) => {
+                Self { by: Some("LSM hook"), reason: None }
+            }
             Err(reason) => Self { by: None, reason: Some(reason) },
         }
     }

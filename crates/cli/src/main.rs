@@ -15,11 +15,13 @@ mod doctor;
 mod documentation;
 mod events;
 mod explain;
+mod explain_event;
 mod image;
 mod live;
 mod outside;
 mod report;
 mod report_text;
+mod rules;
 mod running_image;
 mod save;
 #[cfg(test)]
@@ -57,6 +59,8 @@ enum Subcommands {
     Status(status::Arguments),
     Clients(clients::Arguments),
     Slow(slow::Arguments),
+    Rules(rules::Arguments),
+    ExplainEvent(explain_event::Arguments),
     Image(image::Arguments),
     Save(save::Arguments),
     Bench(bench::Arguments),
@@ -83,6 +87,8 @@ fn main() -> ExitCode {
         Subcommands::Status(arguments) => status::run(&arguments),
         Subcommands::Clients(arguments) => clients::run(&arguments),
         Subcommands::Slow(arguments) => slow::run(&arguments),
+        Subcommands::Rules(arguments) => rules::run(&arguments),
+        Subcommands::ExplainEvent(arguments) => explain_event::run(&arguments),
         Subcommands::Image(arguments) => image::run(&arguments),
         Subcommands::Save(arguments) => save::run(&arguments),
         Subcommands::Bench(arguments) => bench::run(&arguments),

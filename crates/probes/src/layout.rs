@@ -116,7 +116,8 @@ fn what_events_share_is_laid_out_alike() {
         initial_mounts,
         buffers,
         wake_always,
-        reserved
+        reserved,
+        checked
     });
     assert_eq!(state, c("client_state"));
     let counters =

@@ -278,6 +278,7 @@ fn limits(problems: &mut Problems<'_>, table: &file::Limits) -> Limits {
     Limits {
         ring_bytes,
         max_rules: number(problems, "max_rules", &table.max_rules, limits::MAX_RULES),
+        max_digests: number(problems, "max_digests", &table.max_digests, limits::MAX_DIGESTS),
         max_muted: number(problems, "max_muted", &table.max_muted, limits::MAX_MUTED),
         max_pending: number(problems, "max_pending", &table.max_pending, limits::MAX_PENDING),
         max_cached: number(problems, "max_cached", &table.max_cached, limits::MAX_CACHED),

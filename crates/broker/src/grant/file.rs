@@ -49,6 +49,7 @@ pub(super) struct Scope {
 pub(super) struct Limits {
     pub(super) ring_bytes: Option<Spanned<i64>>,
     pub(super) max_rules: Option<Spanned<i64>>,
+    pub(super) max_digests: Option<Spanned<i64>>,
     pub(super) max_muted: Option<Spanned<i64>>,
     pub(super) max_pending: Option<Spanned<i64>>,
     pub(super) max_cached: Option<Spanned<i64>>,

@@ -2,7 +2,7 @@
 //! What each key of a grant takes, for the help of errors that the TOML parser finds.
 
 /// Key, and what it takes. A test holds this list and docs/grants.md to the tables of `file.rs`.
-pub(super) const KEYS: [(&str, &str); 31] = [
+pub(super) const KEYS: [(&str, &str); 32] = [
     (
         "client",
         "write the name of the client in reverse-DNS style: client = \"com.example.sensor\"",
@@ -20,6 +20,7 @@ pub(super) const KEYS: [(&str, &str); 31] = [
     ("limits", "write a table [limits]"),
     ("ring_bytes", "write a power of two, in bytes: ring_bytes = 4194304"),
     ("max_rules", "write how many rules there may be: max_rules = 1000"),
+    ("max_digests", "write how many digests there may be: max_digests = 100000"),
     ("max_muted", "write how many mutes there may be: max_muted = 256"),
     ("max_pending", "write how many questions may be open at once: max_pending = 64"),
     ("max_cached", "write how many verdicts may be cached: max_cached = 4096"),

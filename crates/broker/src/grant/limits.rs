@@ -17,7 +17,9 @@ pub struct Bounds {
 /// Bytes of a ring; at least eight of the longest records (RINGFENCE_RECORD_MAX).
 pub const RING_BYTES: Bounds = Bounds { least: 128 << 10, most: 64 << 20, default: 1 << 20 };
 /// Rules that a client can have at once.
-pub const MAX_RULES: Bounds = Bounds { least: 0, most: 100_000, default: 1000 };
+pub const MAX_RULES: Bounds = Bounds { least: 0, most: 16_384, default: 1000 };
+/// Digests in all collections of a client together.
+pub const MAX_DIGESTS: Bounds = Bounds { least: 0, most: 16_000_000, default: 100_000 };
 /// Mutes that a client can have at once.
 pub const MAX_MUTED: Bounds = Bounds { least: 0, most: 4096, default: 256 };
 /// Questions that a client can have open at once.
@@ -38,6 +40,8 @@ pub struct Limits {
     pub ring_bytes: u32,
     /// See [`MAX_RULES`].
     pub max_rules: u32,
+    /// See [`MAX_DIGESTS`].
+    pub max_digests: u32,
     /// See [`MAX_MUTED`].
     pub max_muted: u32,
     /// See [`MAX_PENDING`].
@@ -60,6 +64,7 @@ impl Default for Limits {
         Self {
             ring_bytes: RING_BYTES.default,
             max_rules: MAX_RULES.default,
+            max_digests: MAX_DIGESTS.default,
             max_muted: MAX_MUTED.default,
             max_pending: MAX_PENDING.default,
             max_cached: MAX_CACHED.default,

@@ -33,6 +33,8 @@ pub(super) struct Line<'a> {
     event: Part<'a>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     inexact: BTreeMap<String, Inexact>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -258,7 +260,13 @@ impl<'a> Line<'a> {
             actor: record.actor().map(|actor| self::actor(record, actor)),
             event: part(record.event()),
             inexact: inexact(record),
+            record: None,
         }
+    }
+
+    /// With the record as it came.
+    pub(super) fn with_record(self, record: &Record<'_>) -> Self {
+        Self { record: Some(hex(record.bytes())), ..self }
     }
 }
 

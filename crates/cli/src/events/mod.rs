@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     /// Print one JSON object a line, as docs/events.md describes it
     #[arg(long)]
     json: bool,
+    /// With each event its record as it came, in hexadecimal: for `ringfence explain-event`
+    #[arg(long, requires = "json")]
+    record: bool,
     /// Stop after this many events
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -121,6 +124,7 @@ fn show(session: &mut Session, arguments: &Arguments) -> anyhow::Result<Ending> 
         told_of_end |= matches!(event.record.event(), Event::ShuttingDown(_));
         if arguments.json {
             let line = json::Line::of(&event.record, event.sequence, event.missed, clock);
+            let line = if arguments.record { line.with_record(&event.record) } else { line };
             text.push_str(&serde_json::to_string(&line)?);
         } else {
             if event.missed > 0 {

@@ -37,10 +37,15 @@ impl<K: Kernel> Control<K> {
             Effect::Subscribe { slot, masks } => match self.sessions.in_slot(slot) {
                 // Of who has no ring yet the kernel is told as it gets one.
                 Some(_) => self.subscribe_kernel(slot, &masks),
-                None => Ok(()),
+                None => self.allow_rules(slot, &masks),
             },
             Effect::Tell { slot, notice } => self.tell(slot, notice),
-            Effect::Ended { slot } | Effect::Release { slot } => self.end(slot),
+            Effect::Ended { slot } => self.end(slot),
+            Effect::Release { slot } => {
+                self.installed.remove(&slot);
+                let removed = self.kernel.remove_rules(slot);
+                self.end(slot).and(removed)
+            }
             Effect::Disconnect { slot } => {
                 let connection = self.sessions.in_slot(slot).and_then(|found| found.connection);
                 self.to_close.extend(connection);
@@ -79,7 +84,8 @@ impl<K: Kernel> Control<K> {
             (*event, Terms { time: granted.deadline, deny_full })
         });
         let terms = terms.collect();
-        self.kernel.subscribe(slot, masks, &terms)
+        self.kernel.subscribe(slot, masks, &terms)?;
+        self.allow_rules(slot, masks)
     }
 
     pub(super) fn end(&mut self, slot: Slot) -> Result<(), KernelError> {
@@ -88,7 +94,8 @@ impl<K: Kernel> Control<K> {
             "{}: session of pid {} ended",
             session.client, session.process.pid
         ));
-        self.kernel.remove(slot)
+        self.kernel.remove(slot)?;
+        self.session_ended(slot)
     }
 
     fn tell(&mut self, slot: Slot, notice: Notice) -> Result<(), KernelError> {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::types::Version;
+use super::types::{RuleProblem, Version};
 use crate::kernel::KernelError;
 use crate::varlink::ServiceError;
 
@@ -27,6 +27,7 @@ pub enum ControlError {
     EventUnavailable { event: &'static str, class: &'static str, reason: String },
     InvalidArgument { parameter: &'static str, reason: String },
     LimitExceeded { what: &'static str, limit: u64 },
+    RulesRefused { problems: Vec<RuleProblem> },
     ProcessNotFound { pid: u32 },
     CgroupNotFound { cgroup: u64 },
     KernelRefused { operation: &'static str, reason: String },
@@ -51,6 +52,7 @@ impl ControlError {
             Self::EventUnavailable { .. } => "EventUnavailable",
             Self::InvalidArgument { .. } => "InvalidArgument",
             Self::LimitExceeded { .. } => "LimitExceeded",
+            Self::RulesRefused { .. } => "RulesRefused",
             Self::ProcessNotFound { .. } => "ProcessNotFound",
             Self::CgroupNotFound { .. } => "CgroupNotFound",
             Self::KernelRefused { .. } => "KernelRefused",
@@ -108,6 +110,7 @@ mod tests {
             ControlError::EventUnavailable { event: "", class: "", reason: text() },
             ControlError::InvalidArgument { parameter: "", reason: text() },
             ControlError::LimitExceeded { what: "", limit: 1 },
+            ControlError::RulesRefused { problems: Vec::new() },
             ControlError::ProcessNotFound { pid: 1 },
             ControlError::CgroupNotFound { cgroup: 1 },
             ControlError::KernelRefused { operation: "", reason: text() },

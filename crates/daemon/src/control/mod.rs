@@ -14,23 +14,26 @@ mod information;
 mod inspect;
 mod mutes;
 mod open;
+mod rules;
 mod start;
 mod subscriptions;
 mod types;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use broker::grant::Grants;
 use broker::session::version::Version;
+use broker::slot::Slot;
 use broker::time::Time;
 use serde::{Deserialize, Serialize};
 
 pub use error::ControlError;
 pub use types::Version as ApiVersion;
 
+use self::rules::Installed;
 use crate::guard::Guard;
 use crate::identity::Peer;
 use crate::kernel::Kernel;
@@ -103,6 +106,8 @@ pub struct Control<K> {
     granted: Grants,
     /// What is wrong in the files, for root.
     grant_errors: Vec<String>,
+    /// What clients have installed, also of those that are not connected.
+    installed: BTreeMap<Slot, Installed>,
     boot_id: String,
     /// Connections that are to be closed from this side.
     to_close: Vec<ConnectionId>,
@@ -121,7 +126,7 @@ impl<K> fmt::Debug for Control<K> {
 impl<K: Kernel> Control<K> {
     /// Name and function of each method of the interface.
     #[must_use]
-    pub fn methods() -> [(&'static str, Method<K>); 16] {
+    pub fn methods() -> [(&'static str, Method<K>); 21] {
         [
             ("GetVersion", Self::get_version),
             ("GetCoverage", Self::get_coverage),
@@ -135,6 +140,11 @@ impl<K: Kernel> Control<K> {
             ("ListMutes", Self::list_mutes),
             ("InvertMutes", Self::invert_mutes),
             ("GetStatistics", Self::get_statistics),
+            ("InstallRules", Self::install_rules),
+            ("GetRules", Self::get_rules),
+            ("GetRuleText", Self::get_rule_text),
+            ("ReplaceCollection", Self::replace_collection),
+            ("DropCollection", Self::drop_collection),
             ("GetClients", Self::get_clients),
             ("GetStatus", Self::get_status),
             ("QueryProcess", Self::query_process),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The control plane begins, goes with the time, takes new grants and ends.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,6 +44,7 @@ impl<K: Kernel> Control<K> {
             grants,
             granted: Grants::default(),
             grant_errors: Vec::new(),
+            installed: BTreeMap::new(),
             boot_id: boot_id.context("reading the boot id")?.trim().to_owned(),
             to_close: Vec::new(),
             to_refuse: Vec::new(),
@@ -73,6 +74,7 @@ impl<K: Kernel> Control<K> {
         self.grant_errors.extend(without);
         self.grant_errors.iter().for_each(|error| log::note(error));
         self.carry_out_or_log(effects);
+        self.withdraw_rules();
     }
 
     /// When [`Control::pass`] is to be called, if nothing happens before.

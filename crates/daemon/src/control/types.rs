@@ -184,6 +184,30 @@ impl From<&MuteTarget> for Target {
     }
 }
 
+/// A `RuleProblem` of the interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleProblem {
+    /// Counted from 1.
+    pub line: Option<u32>,
+    /// Counted from 1, in characters.
+    pub column: Option<u32>,
+    /// Where in the document.
+    pub path: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl From<rules::Problem> for RuleProblem {
+    fn from(problem: rules::Problem) -> Self {
+        Self {
+            line: problem.place.map(|place| place.line),
+            column: problem.place.map(|place| place.column),
+            path: problem.path,
+            message: problem.message,
+        }
+    }
+}
+
 /// An `Availability` of the interface.
 #[derive(Debug, Serialize)]
 pub(super) struct ClassState {

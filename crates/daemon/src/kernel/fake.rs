@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use broker::effect::Masks;
-use broker::event::{Class, EventType};
+use broker::event::{Class, EventSet, EventType};
 use broker::slot::{FileKey, ProcessKey, Slot};
 use broker::time::Time;
 use broker::verdict::Outcome;
+use rules::{Action, Collection, RuleSet};
 use rustix::fs::MemfdFlags;
 
-use super::{Asked, Availability, Counts, Kernel, KernelError, MuteTarget, Terms};
+use super::{
+    Asked, Availability, Counts, Kernel, KernelError, MuteTarget, RuleCount, RulesRefused, Terms,
+};
 
 /// Keeps what it is told. Its rings are empty files in memory.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ pub struct FakeKernel {
     pub unavailable: BTreeMap<(EventType, Class), String>,
     /// What the slot had that was removed last.
     pub removed: Option<FakeSlot>,
+    /// Rules and collections of each slot, whether somebody has it or not.
+    pub rules: BTreeMap<Slot, FakeRules>,
     /// Operations that fail.
     pub failing: BTreeSet<&'static str>,
     /// What [`Kernel::next_question`] gives, the first one first.
@@ -57,6 +62,17 @@ pub struct FakeSlot {
     pub waiting: u32,
     /// As [`Kernel::counts`] gives them.
     pub counts: Counts,
+}
+
+/// One client's rules.
+#[derive(Debug, Default)]
+pub struct FakeRules {
+    /// Those that are installed.
+    pub set: RuleSet,
+    /// For which types they are looked at.
+    pub allowed: EventSet,
+    /// How many digests each collection has.
+    pub collections: BTreeMap<String, usize>,
 }
 
 impl FakeKernel {
@@ -133,6 +149,51 @@ impl Kernel for FakeKernel {
     fn waiting(&self, slot: Slot) -> Result<u32, KernelError> {
         self.fails("waiting")?;
         Ok(self.slots.get(&slot).map_or(0, |slot| slot.waiting))
+    }
+
+    fn install_rules(&mut self, slot: Slot, set: &RuleSet) -> Result<(), RulesRefused> {
+        self.fails("install_rules").map_err(RulesRefused::Kernel)?;
+        for rule in set.rules.iter().filter(|rule| matches!(rule.action, Action::Deny(_))) {
+            for event in EventSet(rule.events).iter() {
+                if let Some(reason) = self.unavailable.get(&(event, Class::Rule)) {
+                    let reason = format!("rule {}: {reason}", rule.id);
+                    return Err(RulesRefused::Unavailable { event: event.name(), reason });
+                }
+            }
+        }
+        self.rules.entry(slot).or_default().set = set.clone();
+        Ok(())
+    }
+
+    fn allow_rules(&mut self, slot: Slot, types: EventSet) -> Result<(), KernelError> {
+        self.rules.entry(slot).or_default().allowed = types;
+        Ok(())
+    }
+
+    fn remove_rules(&mut self, slot: Slot) -> Result<(), KernelError> {
+        self.rules.remove(&slot);
+        Ok(())
+    }
+
+    fn rule_counts(&self, slot: Slot) -> Result<Vec<RuleCount>, KernelError> {
+        let rules = self.rules.get(&slot).map_or(0, |rules| rules.set.rules.len() as u64);
+        Ok((0..rules).map(|matches| RuleCount { matches, denies: matches / 2 }).collect())
+    }
+
+    fn set_collection(
+        &mut self,
+        slot: Slot,
+        name: &str,
+        collection: &Collection,
+    ) -> Result<(), RulesRefused> {
+        let rules = self.rules.entry(slot).or_default();
+        rules.collections.insert(name.to_owned(), collection.count());
+        Ok(())
+    }
+
+    fn remove_collection(&mut self, slot: Slot, name: &str) -> Result<(), RulesRefused> {
+        let removed = self.rules.entry(slot).or_default().collections.remove(name);
+        removed.map(|_| ()).ok_or_else(|| RulesRefused::NoCollection(name.to_owned()))
     }
 
     fn counts(&self, slot: Slot) -> Result<Counts, KernelError> {

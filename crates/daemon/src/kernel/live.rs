@@ -6,15 +6,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use broker::effect::Masks;
-use broker::event::{Class, EventType};
+use broker::event::{Class, EventSet, EventType};
 use broker::slot::{FileKey, ProcessKey, Slot};
 use broker::time::Time;
 use broker::verdict::Outcome;
-use probes::ProcessKeys;
 use probes::events::{AskTerms, EventCoverage, Hooks, Mechanism, Mute, Ring};
+use probes::{ProcessKeys, RulesError};
+use rules::{Collection, RuleSet};
 
 use super::asking::Asking;
-use super::{Asked, Availability, Counts, Kernel, KernelError, MuteTarget, Terms, written};
+use super::{
+    Asked, Availability, Counts, Kernel, KernelError, MuteTarget, RuleCount, RulesRefused, Terms,
+    written,
+};
 use crate::log;
 
 /// The programs of this host's kernel, and the rings of its clients.
@@ -46,6 +50,27 @@ pub(super) fn failed<E: std::fmt::Display>(operation: &'static str) -> impl Fn(E
     move |error| KernelError { operation, reason: error.to_string() }
 }
 
+/// The refusal in the daemon's words.
+fn refused(error: RulesError) -> RulesRefused {
+    let text = error.to_string();
+    match error {
+        RulesError::CannotDeny { kind, .. } | RulesError::CannotTell { kind, .. } => {
+            RulesRefused::Unavailable { event: kind, reason: text }
+        }
+        RulesError::Refused(refused) => RulesRefused::Wrong(refused),
+        RulesError::NoCollection(name) => RulesRefused::NoCollection(name),
+        RulesError::InUse(name) => RulesRefused::InUse(name),
+        RulesError::TooManyCollections => RulesRefused::TooMany { what: "collections", limit: 16 },
+        RulesError::TooManyRoots => RulesRefused::TooMany {
+            what: "processes whose descendants are told apart, of all clients",
+            limit: 64,
+        },
+        RulesError::NoClient(_) | RulesError::Kernel(_) => {
+            RulesRefused::Kernel(KernelError { operation: "installing rules", reason: text })
+        }
+    }
+}
+
 fn number(slot: Slot) -> u32 {
     u32::try_from(slot.index()).unwrap_or(u32::MAX)
 }
@@ -74,23 +99,20 @@ impl Kernel for LiveKernel {
         if class == Class::Ask {
             return self.asking.availability(event, found.ask.clone().map(|_| ()));
         }
-        let here = match class {
-            Class::Notify => &found.notify,
-            Class::Rule | Class::Ask => &found.deny,
+        let name = |mechanism: &Mechanism| match mechanism {
+            Mechanism::Tracepoint => "tracepoint".to_owned(),
+            Mechanism::Lsm | Mechanism::Rule => "LSM hook".to_owned(),
+            Mechanism::Gate => "sleepable LSM hook".to_owned(),
         };
-        match (here, class) {
-            (Err(reason), _) => lacking(reason),
-            (Ok(_), Class::Rule | Class::Ask) => {
-                lacking("rules cannot be installed in this version")
+        match (&found.notify, &found.deny, class) {
+            (_, Ok(mechanism), Class::Rule | Class::Ask) | (Ok(mechanism), _, Class::Notify) => {
+                Availability::Available { mechanism: name(mechanism) }
             }
-            (Ok(mechanism), Class::Notify) => {
-                let mechanism = match mechanism {
-                    Mechanism::Tracepoint => "tracepoint",
-                    Mechanism::Lsm => "LSM hook",
-                    Mechanism::Gate => "sleepable LSM hook",
-                };
-                Availability::Available { mechanism: mechanism.to_owned() }
-            }
+            (Ok(mechanism), Err(reason), _) => Availability::Reduced {
+                mechanism: name(mechanism),
+                reason: format!("rules can notify and not deny: {reason}"),
+            },
+            (Err(reason), ..) => lacking(reason),
         }
     }
 
@@ -157,6 +179,37 @@ impl Kernel for LiveKernel {
     fn waiting(&self, slot: Slot) -> Result<u32, KernelError> {
         let ring = self.rings.get(&slot).map(Ring::waiting).transpose();
         ring.map(Option::unwrap_or_default).map_err(failed("looking how full a ring is"))
+    }
+
+    fn install_rules(&mut self, slot: Slot, set: &RuleSet) -> Result<(), RulesRefused> {
+        self.hooks.install_rules(number(slot), set).map_err(refused)
+    }
+
+    fn allow_rules(&mut self, slot: Slot, types: EventSet) -> Result<(), KernelError> {
+        self.hooks.allow_rules(number(slot), types.0).map_err(failed("lifting rules"))
+    }
+
+    fn remove_rules(&mut self, slot: Slot) -> Result<(), KernelError> {
+        self.hooks.remove_rules(number(slot)).map_err(failed("removing rules"))
+    }
+
+    fn rule_counts(&self, slot: Slot) -> Result<Vec<RuleCount>, KernelError> {
+        let counts = self.hooks.rule_counts(number(slot)).map_err(failed("counting rules"))?;
+        let counts = counts.into_iter();
+        Ok(counts.map(|of| RuleCount { matches: of.matches, denies: of.denies }).collect())
+    }
+
+    fn set_collection(
+        &mut self,
+        slot: Slot,
+        name: &str,
+        collection: &Collection,
+    ) -> Result<(), RulesRefused> {
+        self.hooks.set_collection(number(slot), name, collection).map_err(refused)
+    }
+
+    fn remove_collection(&mut self, slot: Slot, name: &str) -> Result<(), RulesRefused> {
+        self.hooks.remove_collection(number(slot), name).map_err(refused)
     }
 
     fn counts(&self, slot: Slot) -> Result<Counts, KernelError> {

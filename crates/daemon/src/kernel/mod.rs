@@ -11,13 +11,50 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use broker::effect::Masks;
-use broker::event::{Class, EventType};
+use broker::event::{Class, EventSet, EventType};
 use broker::slot::{FileKey, ProcessKey, Slot};
 use broker::time::Time;
 use broker::verdict::{Outcome, Question};
+use rules::{Collection, RuleSet};
 
 pub use fake::FakeKernel;
 pub use live::LiveKernel;
+
+/// What a rule did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleCount {
+    /// How often it matched, with no earlier rule of its client having decided.
+    pub matches: u64,
+    /// How often it denied.
+    pub denies: u64,
+}
+
+/// Why rules or a collection were not installed.
+#[derive(Debug)]
+pub enum RulesRefused {
+    /// This host does not see it, or cannot deny it.
+    Unavailable {
+        /// Which event.
+        event: &'static str,
+        /// Of which rule, and why.
+        reason: String,
+    },
+    /// What they say cannot be.
+    Wrong(rules::Refused),
+    /// A rule asks for a collection of this name, and there is none.
+    NoCollection(String),
+    /// The collection of this name is asked for by a rule.
+    InUse(String),
+    /// Too much of something, for this client or for all together.
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there can be.
+        limit: u64,
+    },
+    /// The kernel failed.
+    Kernel(KernelError),
+}
 
 /// The kernel refused what should have worked.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +178,30 @@ pub trait Kernel {
 
     /// Bytes in the ring of the slot that its client has not taken yet.
     fn waiting(&self, slot: Slot) -> Result<u32, KernelError>;
+
+    /// From now on the slot has these rules and no others. Where it fails, those that it had stay.
+    /// They stay as a client goes ([`Kernel::remove`]).
+    fn install_rules(&mut self, slot: Slot, set: &RuleSet) -> Result<(), RulesRefused>;
+
+    /// From now on the slot's rules are looked at for these types of events only.
+    fn allow_rules(&mut self, slot: Slot, types: EventSet) -> Result<(), KernelError>;
+
+    /// The slot has neither rules nor collections any more.
+    fn remove_rules(&mut self, slot: Slot) -> Result<(), KernelError>;
+
+    /// What each rule of the slot did since they were installed, in their order.
+    fn rule_counts(&self, slot: Slot) -> Result<Vec<RuleCount>, KernelError>;
+
+    /// Puts a collection in the place of the one of this name, or beside the others.
+    fn set_collection(
+        &mut self,
+        slot: Slot,
+        name: &str,
+        collection: &Collection,
+    ) -> Result<(), RulesRefused>;
+
+    /// Takes a collection away.
+    fn remove_collection(&mut self, slot: Slot, name: &str) -> Result<(), RulesRefused>;
 
     /// What was written and lost.
     fn counts(&self, slot: Slot) -> Result<Counts, KernelError>;

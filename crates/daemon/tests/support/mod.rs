@@ -16,17 +16,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use broker::effect::Masks;
-use broker::event::{Class, EventType};
+use broker::event::{Class, EventSet, EventType};
 use broker::slot::{FileKey, ProcessKey, Slot};
 use broker::time::Time;
 use broker::verdict::Outcome;
 use daemon::control::{Control, INTERFACE};
 use daemon::kernel::{
-    Asked, Availability, Counts, FakeKernel, Kernel, KernelError, MuteTarget, Terms,
+    Asked, Availability, Counts, FakeKernel, Kernel, KernelError, MuteTarget, RuleCount,
+    RulesRefused, Terms,
 };
 use daemon::server::Server;
 use daemon::settings::listen;
 use daemon::signals::Signals;
+use rules::{Collection, RuleSet};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -116,6 +118,29 @@ impl Kernel for Shared {
     }
     fn waiting(&self, slot: Slot) -> Result<u32, KernelError> {
         self.get().waiting(slot)
+    }
+    fn install_rules(&mut self, slot: Slot, set: &RuleSet) -> Result<(), RulesRefused> {
+        self.get().install_rules(slot, set)
+    }
+    fn allow_rules(&mut self, slot: Slot, types: EventSet) -> Result<(), KernelError> {
+        self.get().allow_rules(slot, types)
+    }
+    fn remove_rules(&mut self, slot: Slot) -> Result<(), KernelError> {
+        self.get().remove_rules(slot)
+    }
+    fn rule_counts(&self, slot: Slot) -> Result<Vec<RuleCount>, KernelError> {
+        self.get().rule_counts(slot)
+    }
+    fn set_collection(
+        &mut self,
+        slot: Slot,
+        name: &str,
+        collection: &Collection,
+    ) -> Result<(), RulesRefused> {
+        self.get().set_collection(slot, name, collection)
+    }
+    fn remove_collection(&mut self, slot: Slot, name: &str) -> Result<(), RulesRefused> {
+        self.get().remove_collection(slot, name)
     }
     fn counts(&self, slot: Slot) -> Result<Counts, KernelError> {
         self.get().counts(slot)

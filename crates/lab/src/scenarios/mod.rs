@@ -22,6 +22,7 @@ mod mutations;
 mod outside;
 mod ringfence_check;
 mod rules;
+mod rules_enforced;
 mod verdicts;
 mod watch_churn;
 
@@ -33,6 +34,7 @@ pub fn all() -> Vec<Scenario> {
         outside::SCENARIO,
         ringfence_check::SCENARIO,
         rules::SCENARIO,
+        rules_enforced::SCENARIO,
         modules::SCENARIO,
         matrix::SCENARIO,
         attacks::SCENARIO,
@@ -62,6 +64,7 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         "watch-churn" => 40,
         "modules" => 35,
         "rules" => 30,
+        "rules-enforced" => 160,
         "mutations" => 30,
         "ringfence-check" => 20,
         "gate" => 40,

@@ -11,6 +11,7 @@ use super::types::{EventType, HOOKS, Hook, Mechanism};
 use crate::error::ProbeError;
 use crate::features::lsm_programs_are_called;
 use crate::object::{self, Kind, Own};
+use crate::rules::Rules;
 
 const WHAT: &str = "loading the programs of events";
 const ATTACHING: &str = "attaching a program of events";
@@ -71,9 +72,10 @@ pub(super) struct Objects {
 impl Objects {
     /// Loads what this kernel takes of the programs for these types. That some are refused is no
     /// failure; that the maps are is one.
-    pub(super) fn load(types: u64) -> Result<Self, ProbeError> {
+    pub(super) fn load(types: u64, rules: &Rules) -> Result<Self, ProbeError> {
         let clients = object::with_libbpf(WHAT, || {
             let mut open = open(CLIENTS)?;
+            rules.share(&mut open)?;
             for mut map in open.maps_mut() {
                 if map.name() == "buffers" {
                     map.set_max_entries(buffers())?;
@@ -242,7 +244,8 @@ impl Objects {
     /// all tasks of the machine, so not all are tried.
     fn try_attaching(&mut self) {
         let is_lsm = |program: &&Program| {
-            program.hook.mechanism == Mechanism::Lsm && program.refused().is_ok()
+            matches!(program.hook.mechanism, Mechanism::Lsm | Mechanism::Rule)
+                && program.refused().is_ok()
         };
         let Some(Program { hook, state: State::Loaded { object, .. } }) =
             self.programs.iter().find(is_lsm)
@@ -258,24 +261,50 @@ impl Objects {
         }
     }
 
-    /// Attaches the programs that tell of the types in `told` and those that ask about the types in
-    /// `asked`, detaches all others.
-    pub(super) fn attach_for(&mut self, told: u64, asked: u64) -> Result<(), ProbeError> {
+    /// Types whose rules have programs of their own on LSM hooks.
+    pub(super) fn checked(&self) -> u64 {
+        let checked = EventType::all()
+            .filter(|kind| self.served_by(*kind, Mechanism::Rule).is_some_and(|all| all.is_ok()));
+        checked.fold(0, |set, kind| set | kind.bit())
+    }
+
+    /// Attaches the programs that tell of the types in `told`, that decide rules for the types in
+    /// `ruled` and that ask about the types in `asked`; detaches all others.
+    ///
+    /// What rules deny is not to be asked about. Of the programs on a hook the one that was attached
+    /// last goes first, and none goes after one that denied (kernel/bpf/trampoline.c,
+    /// `__bpf_trampoline_link_prog`; `BPF_TRAMP_MODIFY_RETURN`). So those that ask are attached before
+    /// those that decide by rules, although nobody is asked yet: then they cost one look-up.
+    pub(super) fn attach_for(
+        &mut self,
+        told: u64,
+        ruled: u64,
+        asked: u64,
+    ) -> Result<(), ProbeError> {
         let by = |kind: &EventType| self.mechanism(*kind).ok();
-        let wanted = |hook: &Hook| {
-            if hook.mechanism == Mechanism::Gate {
-                return hook.types.iter().any(|kind| kind.bit() & asked != 0);
-            }
-            let mut of = hook.types.iter().filter(|kind| kind.bit() & told != 0);
-            of.any(|kind| by(kind) == Some(hook.mechanism))
+        let wanted = |hook: &Hook| match hook.mechanism {
+            Mechanism::Gate => hook.types.iter().any(|kind| {
+                let told = kind.bit() & told != 0 && by(kind) == Some(Mechanism::Lsm);
+                told || kind.bit() & (asked | ruled) != 0
+            }),
+            Mechanism::Rule => hook.types.iter().any(|kind| kind.bit() & ruled != 0),
+            Mechanism::Lsm | Mechanism::Tracepoint => hook
+                .types
+                .iter()
+                .any(|kind| kind.bit() & (told | ruled) != 0 && by(kind) == Some(hook.mechanism)),
         };
         let wanted: Vec<bool> = self.programs.iter().map(|program| wanted(program.hook)).collect();
-        for (program, wanted) in self.programs.iter_mut().zip(wanted) {
-            let State::Loaded { object, link } = &mut program.state else { continue };
-            if !wanted {
-                *link = None;
-            } else if link.is_none() {
-                *link = Some(attach(&self.loaded, *object, program.hook)?);
+        for asking in [true, false] {
+            for (program, wanted) in self.programs.iter_mut().zip(&wanted) {
+                let State::Loaded { object, link } = &mut program.state else { continue };
+                if (program.hook.mechanism == Mechanism::Gate) != asking {
+                    continue;
+                }
+                if !wanted {
+                    *link = None;
+                } else if link.is_none() {
+                    *link = Some(attach(&self.loaded, *object, program.hook)?);
+                }
             }
         }
         Ok(())

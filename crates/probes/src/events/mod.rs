@@ -11,6 +11,7 @@
 mod area;
 mod fill;
 mod mutes;
+mod ruled;
 pub(crate) mod shared;
 mod types;
 
@@ -26,6 +27,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::error::ProbeError;
 use crate::gate::{GateMaps, gate_support};
 use crate::object::{self, Kind, Own};
+use crate::rules::Rules;
 use crate::test_run::test_run;
 use area::Objects;
 pub use mutes::Mute;
@@ -117,12 +119,14 @@ impl AsFd for Ring {
 #[derive(Debug)]
 pub struct Hooks {
     objects: Objects,
+    rules: Rules,
     state: State,
     subscribers: [Subscribers; TYPES],
     asked: [Asked; TYPES],
     mutes: Mutes,
     admitted: u64,
-    kept: u64,
+    /// Types that rules are for.
+    ruled: u64,
     /// Why nobody can be asked here, if that is so.
     no_gate: Option<String>,
 }
@@ -144,22 +148,25 @@ impl Hooks {
     /// # Errors
     /// See [`Hooks::load`].
     pub fn load_for(types: u64) -> Result<Self, ProbeError> {
-        let objects = Objects::load(types)?;
+        let rules = Rules::load()?;
+        let objects = Objects::load(types, &rules)?;
         let mut state = State::map(objects.map("state")?.as_fd())?;
-        state.begin(&initial_state(false)?);
+        let checked = objects.checked();
+        state.begin(&ClientState { checked, ..initial_state(false)? });
         let made =
             objects.call("make_timer", |program| test_run(program, &mut NoContext::default()))?;
         if !matches!(made, Ok(0)) {
-            state.begin(&initial_state(true)?);
+            state.begin(&ClientState { checked, ..initial_state(true)? });
         }
         Ok(Self {
             objects,
+            rules,
             state,
             subscribers: [Subscribers::default(); TYPES],
             asked: [Asked::default(); TYPES],
             mutes: Mutes::default(),
             admitted: 0,
-            kept: 0,
+            ruled: 0,
             no_gate: gate_support().err(),
         })
     }
@@ -175,7 +182,11 @@ impl Hooks {
     /// How far each event can be had.
     #[must_use]
     pub fn coverage(&self) -> Vec<EventCoverage> {
-        let deny = |kind| match self.objects.served_by(kind, Mechanism::Lsm) {
+        let on_hook = |kind| {
+            let told = self.objects.served_by(kind, Mechanism::Lsm);
+            told.or_else(|| self.objects.served_by(kind, Mechanism::Rule))
+        };
+        let deny = |kind| match on_hook(kind).filter(|_| ruled::can_be_denied(kind)) {
             Some(served) => served.map(|()| Mechanism::Lsm).map_err(str::to_owned),
             None => Err("what tells of it is passed when it is done".to_owned()),
         };
@@ -241,7 +252,8 @@ impl Hooks {
     }
 
     /// Takes a slot from its client: it is told of nothing any more, and its mutes are gone. What is
-    /// in its ring stays readable as long as somebody has the ring.
+    /// in its ring stays readable as long as somebody has the ring. Its rules stay until
+    /// [`Hooks::remove_rules`].
     ///
     /// # Errors
     /// When the slot is not taken.
@@ -321,16 +333,6 @@ impl Hooks {
         })
     }
 
-    /// Keeps the programs of these types attached although nobody subscribes: for rules, which decide
-    /// whether anybody is told or not.
-    ///
-    /// # Errors
-    /// When a program cannot be attached.
-    pub fn keep_attached(&mut self, types: u64) -> Result<(), ProbeError> {
-        self.kept = types;
-        self.attach()
-    }
-
     fn change_subscribers(
         &mut self,
         change: impl Fn(&mut Subscribers, u64),
@@ -352,8 +354,8 @@ impl Hooks {
             let all = self.subscribers.iter().enumerate();
             all.fold(0, |types, (number, one)| types | u64::from(wants(one) != 0) << number)
         };
-        let (told, asked) = (types(|one| one.notify) | self.kept, types(|one| one.ask));
-        self.objects.attach_for(told, asked)
+        let (told, asked) = (types(|one| one.notify), types(|one| one.ask));
+        self.objects.attach_for(told, self.ruled, asked)
     }
 
     /// Has a client not told of what somebody does (or, if its mutes are inverted, told of it).

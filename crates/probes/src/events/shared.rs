@@ -47,6 +47,7 @@ pub(crate) struct ClientState {
     pub(crate) buffers: u32,
     pub(crate) wake_always: u32,
     pub(crate) reserved: u32,
+    pub(crate) checked: u64,
 }
 
 /// `struct asked`.

@@ -100,13 +100,16 @@ pub enum Mechanism {
     Tracepoint,
     /// An LSM hook, passed before it is done: it tells, and can deny.
     Lsm,
+    /// An LSM hook, passed before it is done, for a type that tracepoints tell of: rules are decided
+    /// there.
+    Rule,
     /// An LSM hook at which the task waits for verdicts, in the gate.
     Gate,
 }
 
 impl Mechanism {
     /// All.
-    pub(super) const ALL: [Self; 3] = [Self::Lsm, Self::Tracepoint, Self::Gate];
+    pub(super) const ALL: [Self; 4] = [Self::Lsm, Self::Tracepoint, Self::Rule, Self::Gate];
     /// Those that tell, the best first.
     pub(super) const TELLING: [Self; 2] = [Self::Lsm, Self::Tracepoint];
 }
@@ -140,12 +143,14 @@ const LOADED: &[EventType] =
 /// kernel takes them, else of tracepoints.
 pub(super) const HOOKS: &[Hook] = {
     use EventType as E;
-    use Mechanism::{Gate, Lsm, Tracepoint};
+    use Mechanism::{Gate, Lsm, Rule, Tracepoint};
     &[
         hook(Tracepoint, "process", "process_exec", &[E::PROCESS_EXEC]),
         hook(Tracepoint, "process", "process_fork", &[E::PROCESS_FORK, E::THREAD_CREATE]),
         hook(Tracepoint, "process", "process_exit", &[E::PROCESS_EXIT]),
         hook(Tracepoint, "process", "process_signal", &[E::PROCESS_SIGNAL]),
+        hook(Rule, "process", "process_exec_checked", &[E::PROCESS_EXEC]),
+        hook(Rule, "process", "process_signal_checked", &[E::PROCESS_SIGNAL]),
         hook(Lsm, "access", "trace_other", &[E::PROCESS_TRACE]),
         hook(Lsm, "access", "trace_me", &[E::PROCESS_TRACE]),
         hook(Lsm, "access", "memory_access", &[E::MEMORY_ACCESS]),

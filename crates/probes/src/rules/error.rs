@@ -18,6 +18,26 @@ pub enum RulesError {
     /// A rule asks this collection.
     #[error("the collection {0:?} is asked by a rule: replace the rules first")]
     InUse(String),
+    /// The hooks of this host cannot deny this.
+    #[error("rule {rule} cannot deny {kind} on this host: {reason}")]
+    CannotDeny {
+        /// The client's number of the rule.
+        rule: u32,
+        /// Which event.
+        kind: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// Nothing on this host sees this.
+    #[error("rule {rule} is for {kind}, which this host cannot tell of: {reason}")]
+    CannotTell {
+        /// The client's number of the rule.
+        rule: u32,
+        /// Which event.
+        kind: &'static str,
+        /// Why not.
+        reason: String,
+    },
     /// The client has 16.
     #[error("a client has 16 collections at most")]
     TooManyCollections,

@@ -29,8 +29,9 @@ pub(super) struct Marking {
 
 #[derive(Debug)]
 pub(super) struct Lineage {
-    /// Marks new tasks as long as it is there.
-    _inherit: Link,
+    object: Object,
+    /// Marks new tasks as long as it is there, which it is while there are roots.
+    inherit: Option<(Link, Own)>,
     mark: Link,
     marking: Mapping,
     roots: BTreeMap<ProcessKey, Root>,
@@ -44,7 +45,7 @@ struct Root {
 }
 
 impl Lineage {
-    /// Attaches the programs of the object, which has been loaded.
+    /// Of the object, which has been loaded. What marks new tasks is attached with the first root.
     pub(super) fn attach(object: Object, own: &mut Own) -> Result<Self, ProbeError> {
         let marking = handle(&object, "rules_marking")?;
         own.add(Kind::Map, marking.as_fd())?;
@@ -52,24 +53,11 @@ impl Lineage {
         let marking = Mapping::new(marking.as_fd(), length, true).map_err(|error| {
             ProbeError::Failed { what: "mapping a map of the rules", reason: error.to_string() }
         })?;
-        let mut attached = BTreeMap::new();
-        for program in object.progs_mut() {
+        for program in object.progs() {
             own.add(Kind::Program, program.as_fd())?;
-            let what = "attaching the programs that mark descendants";
-            let link = object::with_libbpf(what, || program.attach())?;
-            own.add(Kind::Link, link.as_fd())?;
-            attached.insert(program.name().to_string_lossy().into_owned(), link);
         }
-        let missing = |name: &str| ProbeError::Failed {
-            what: "attaching the programs that mark descendants",
-            reason: format!("the object has no program {name}"),
-        };
-        Ok(Self {
-            _inherit: attached.remove("rules_inherit").ok_or_else(|| missing("rules_inherit"))?,
-            mark: attached.remove("rules_mark").ok_or_else(|| missing("rules_mark"))?,
-            marking,
-            roots: BTreeMap::new(),
-        })
+        let mark = link(&object, "rules_mark", own)?;
+        Ok(Self { object, inherit: None, mark, marking, roots: BTreeMap::new() })
     }
 
     /// The number of a root.
@@ -103,6 +91,10 @@ impl Lineage {
         if number as usize >= abi::ROOTS {
             return Err(RulesError::TooManyRoots);
         }
+        if self.inherit.is_none() {
+            let mut own = Own::default();
+            self.inherit = Some((link(&self.object, "rules_inherit", &mut own)?, own));
+        }
         self.roots.insert(key, Root { number, clients: 1 << slot });
         let marking =
             Marking { pid: key.pid, root: number, start: key.start, ..Marking::default() };
@@ -132,6 +124,9 @@ impl Lineage {
             self.walk(marking)?;
             self.roots.remove(&key);
         }
+        if self.roots.is_empty() {
+            self.inherit = None;
+        }
         Ok(())
     }
 
@@ -147,4 +142,15 @@ impl Lineage {
         read.map_err(|error| ProbeError::Failed { what, reason: error.to_string() })?;
         Ok(())
     }
+}
+
+/// Attaches a program of the object.
+fn link(object: &Object, name: &'static str, own: &mut Own) -> Result<Link, ProbeError> {
+    let what = "attaching a program that marks descendants";
+    let program = object.progs_mut().find(|program| program.name() == name);
+    let missing = || ProbeError::Failed { what, reason: format!("the object has no {name}") };
+    let program = program.ok_or_else(missing)?;
+    let link = object::with_libbpf(what, || program.attach())?;
+    own.add(Kind::Link, link.as_fd())?;
+    Ok(link)
 }

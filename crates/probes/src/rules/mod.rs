@@ -62,6 +62,8 @@ pub struct Rules {
 #[derive(Debug, Default)]
 struct Client {
     set: Option<Set>,
+    /// Types that its rules are not looked at for.
+    withheld: u64,
     /// By number.
     collections: [Option<Named>; abi::COLLECTIONS],
 }
@@ -136,7 +138,7 @@ impl Rules {
     pub fn install(&mut self, slot: u32, set: &RuleSet) -> Result<(), RulesError> {
         let made = self.make(slot, set).and_then(|made| {
             // More than there are is harmless, less would be a client that is passed over.
-            self.events.add(slot, made.events);
+            self.events.add(slot, made.events & !self.withheld(slot));
             update(&self.sets, slot, &made.cells).map(|()| made)
         });
         let client = self.client(slot)?;
@@ -149,9 +151,32 @@ impl Rules {
         };
         let stays = client.set.as_ref();
         let (events, roots) = stays.map(|set| (set.events, set.roots.clone())).unwrap_or_default();
-        self.events.keep(slot, events);
+        self.events.keep(slot, events & !self.withheld(slot));
         self.lineage.keep(&roots, slot)?;
         refused.map_or(Ok(()), Err)
+    }
+
+    /// The types that a client has rules for.
+    pub(crate) fn of(&self, slot: u32) -> u64 {
+        let client = self.clients.get(slot as usize);
+        client.and_then(|client| client.set.as_ref()).map_or(0, |set| set.events)
+    }
+
+    fn withheld(&self, slot: u32) -> u64 {
+        self.clients.get(slot as usize).map_or(0, |client| client.withheld)
+    }
+
+    /// Has a client's rules looked at for these types only, those that come later too.
+    ///
+    /// # Errors
+    /// When there is no such slot.
+    pub(crate) fn allow(&mut self, slot: u32, types: u64) -> Result<(), RulesError> {
+        let client = self.client(slot)?;
+        client.withheld = !types;
+        let events = client.set.as_ref().map_or(0, |set| set.events) & types;
+        self.events.add(slot, events);
+        self.events.keep(slot, events);
+        Ok(())
     }
 
     /// A set in a map of its own, which no event sees yet.
@@ -187,6 +212,27 @@ impl Rules {
         self.client(slot)?.set = None;
         self.lineage.keep(&[], slot)?;
         Ok(())
+    }
+
+    /// Takes all that a client has away.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn remove_all(&mut self, slot: u32) -> Result<(), ProbeError> {
+        let of_kernel = |error| match error {
+            RulesError::Kernel(error) => error,
+            other => ProbeError::Failed { what: "removing rules", reason: other.to_string() },
+        };
+        self.remove(slot).map_err(of_kernel)?;
+        let names = self.client(slot).map_err(of_kernel)?.numbers();
+        names.keys().try_for_each(|name| self.remove_collection(slot, name).map_err(of_kernel))
+    }
+
+    /// The types that some client has rules for which are looked at.
+    #[must_use]
+    pub fn types(&self) -> u64 {
+        let of = |client: &Client| client.set.as_ref().map(|set| set.events & !client.withheld);
+        self.clients.iter().filter_map(of).fold(0, |types, events| types | events)
     }
 
     /// Puts a collection in the place of the one of this name, or beside the others of the client.

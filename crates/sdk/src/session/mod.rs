@@ -5,6 +5,7 @@ mod connection;
 mod error;
 mod interface;
 mod refusal;
+mod rules;
 mod verdicts;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,7 +18,8 @@ use serde_json::json;
 
 pub use error::SessionError;
 pub use interface::*;
-pub use refusal::Refusal;
+pub use refusal::{Refusal, RuleProblem};
+pub use rules::{ClientRules, CollectionState, RuleState};
 pub use verdicts::{RefusedBecause, RefusedVerdict, Verdict, Verdicts};
 
 use crate::ring::{Ring, Waited};

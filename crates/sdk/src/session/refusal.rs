@@ -8,6 +8,35 @@ use thiserror::Error;
 use super::connection::INTERFACE;
 use super::interface::ApiVersion;
 
+/// Something that is wrong in a text of rules.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct RuleProblem {
+    /// Counted from 1; `None` if it is about all of it.
+    pub line: Option<u32>,
+    /// Counted from 1, in characters.
+    pub column: Option<u32>,
+    /// Where in the document, such as `rule[3].actor.uid`.
+    pub path: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl std::fmt::Display for RuleProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            write!(f, "line {line}, column {column}: ")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+fn listed(problems: &[RuleProblem]) -> String {
+    problems.iter().map(RuleProblem::to_string).collect::<Vec<_>>().join("; ")
+}
+
 /// What the daemon refused, and why. There will be more: [`Refusal::Other`] is whatever has no name
 /// here.
 #[derive(Clone, Debug, Deserialize, Error, PartialEq, Eq)]
@@ -113,6 +142,12 @@ pub enum Refusal {
         what: String,
         /// How much there can be.
         limit: u64,
+    },
+    /// Something is wrong in the rules; nothing was changed.
+    #[error("the rules are refused: {}", listed(problems))]
+    RulesRefused {
+        /// In the order of the text.
+        problems: Vec<RuleProblem>,
     },
     /// There is no such process.
     #[error("there is no process {pid} any more, or not the one that is meant")]

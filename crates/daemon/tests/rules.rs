@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Rules over the control interface: whole or not at all, within the grant, and as long as it says.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod support;
+
+use broker::event::{Class, EventType};
+use broker::slot::Slot;
+use serde_json::{Value, json};
+use support::{CLIENT, Client, Daemon, Shared, grant};
+
+fn slot() -> Slot {
+    Slot::new(0).unwrap()
+}
+
+fn exec() -> EventType {
+    EventType::from_name("process_exec").unwrap()
+}
+
+/// A grant with rules for exec, and some more lines.
+fn ruling(more: &str) -> String {
+    grant(CLIENT, 1000).replace("\"notify\", \"ask\"", "\"notify\", \"rule\"") + more
+}
+
+fn session(daemon: &Daemon) -> Client {
+    daemon.session()
+}
+
+fn rule(id: u32, event: &str, action: &str) -> String {
+    format!("[[rule]]\nid = {id}\nevent = \"{event}\"\naction = \"{action}\"\n")
+}
+
+fn install(rules: &str) -> Value {
+    json!({ "rules": rules })
+}
+
+fn numbers(daemon: &Daemon) -> Vec<u32> {
+    let kernel = daemon.kernel.get();
+    let rules = kernel.rules.get(&slot()).map(|rules| rules.set.rules.clone());
+    rules.unwrap_or_default().iter().map(|rule| rule.id).collect()
+}
+
+#[test]
+fn rules_are_replaced_as_a_whole_and_shown_with_their_counters() {
+    let daemon = Daemon::start_on_fake(&ruling(""));
+    let mut client = session(&daemon);
+    let text = rule(7, "process_exec", "deny") + "error = \"EACCES\"\n";
+    let text = text + &rule(9, "process_fork", "notify");
+    assert_eq!(client.ok("InstallRules", install(&text)), json!({ "rules": 2 }));
+    assert_eq!(numbers(&daemon), [7, 9]);
+    let rules = client.ok("GetRules", json!({}));
+    let own = &rules["clients"][0];
+    assert_eq!((&own["client"], &own["connected"]), (&json!(CLIENT), &json!(true)));
+    let (first, second) = (&own["rules"][0], &own["rules"][1]);
+    assert_eq!(
+        (&first["id"], &first["error"], &first["action"]),
+        (&json!(7), &json!(13), &json!("deny"))
+    );
+    assert_eq!((&second["events"], &second["matches"]), (&json!(["process_fork"]), &json!(1)));
+    assert_eq!(client.ok("GetRuleText", json!({}))["rules"], text);
+
+    // In dry run, and in two messages that are cut anywhere.
+    let (one, other) = text.split_at(13);
+    client.ok("InstallRules", json!({ "rules": one, "continues": true }));
+    assert_eq!(client.ok("InstallRules", json!({ "rules": other, "dry_run": true }))["rules"], 2);
+    let rules = client.ok("GetRules", json!({}));
+    assert_eq!(rules["clients"][0]["rules"][0]["dry_run"], true);
+
+    client.ok("InstallRules", install(""));
+    assert!(numbers(&daemon).is_empty());
+}
+
+#[test]
+fn a_mistake_is_told_with_line_and_column_and_changes_nothing() {
+    let daemon = Daemon::start_on_fake(&ruling(""));
+    let mut client = session(&daemon);
+    client.ok("InstallRules", install(&rule(1, "process_exec", "deny")));
+    let wrong = rule(2, "process_exec", "deny") + "actor.uid = \"root\"\n";
+    let (error, parameters) = client.fails("InstallRules", install(&wrong));
+    assert_eq!(error, "RulesRefused");
+    let problem = &parameters["problems"][0];
+    assert_eq!((&problem["line"], &problem["column"]), (&json!(5), &json!(13)), "{problem}");
+    assert_eq!(problem["path"], "rule[0].actor.uid");
+    assert_eq!(numbers(&daemon), [1]);
+    // What was to be continued is gone with the mistake.
+    client.ok("InstallRules", json!({ "rules": "nonsense", "continues": true }));
+    assert_eq!(client.fails("InstallRules", install("")).0, "RulesRefused");
+    client.ok("InstallRules", install(""));
+}
+
+#[test]
+fn rules_are_within_the_grant_and_what_the_host_can_do() {
+    let daemon = Daemon::start_on_fake(&ruling("[limits]\nmax_rules = 2\n"));
+    let mut client = session(&daemon);
+    for (event, action) in [("process_signal", "deny"), ("process_exit", "notify")] {
+        let (error, parameters) = client.fails("InstallRules", install(&rule(1, event, action)));
+        assert_eq!((error.as_str(), &parameters["event"]), ("NotGranted", &json!(event)));
+    }
+    // Only told of, and so granted by notify.
+    client.ok("InstallRules", install(&rule(1, "process_fork", "notify")));
+    let three: String = (1..4).map(|id| rule(id, "process_exec", "notify")).collect();
+    let (error, parameters) = client.fails("InstallRules", install(&three));
+    assert_eq!((error.as_str(), &parameters["limit"]), ("LimitExceeded", &json!(2)));
+    daemon.kernel.get().unavailable.insert((exec(), Class::Rule), "no LSM programs".into());
+    let (error, parameters) =
+        client.fails("InstallRules", install(&rule(3, "process_exec", "deny")));
+    assert_eq!(error, "EventUnavailable");
+    assert_eq!(parameters["reason"], "rule 3: no LSM programs");
+    assert_eq!(numbers(&daemon), [1]);
+    let mut stranger = daemon.connect();
+    assert_eq!(stranger.fails("InstallRules", install("")).0, "NoSession");
+}
+
+#[test]
+fn rules_stay_when_a_client_goes_and_are_lifted_if_its_grant_says_so() {
+    for (failure, stays) in [("last_rules", true), ("allow", false)] {
+        let failure = format!("[events.process_exec.failure]\nnot_connected = \"{failure}\"\n");
+        let daemon = Daemon::start_on_fake(&ruling(&failure));
+        let mut client = session(&daemon);
+        let both = rule(1, "process_exec", "deny") + &rule(2, "process_fork", "notify");
+        client.ok("InstallRules", install(&both));
+        let allowed = |event: &str| {
+            let event = EventType::from_name(event).unwrap();
+            daemon.kernel.get().rules[&slot()].allowed.contains(event)
+        };
+        assert!(allowed("process_exec") && allowed("process_fork"));
+        client.ok("CloseSession", json!({}));
+        assert_eq!(numbers(&daemon), [1, 2]);
+        assert_eq!((allowed("process_exec"), allowed("process_fork")), (stays, false));
+        // Who comes again has them, and is looked at again.
+        assert!(client.open(CLIENT).get("error").is_none());
+        assert!(allowed("process_exec") && allowed("process_fork"));
+        assert_eq!(client.ok("GetRules", json!({}))["clients"][0]["rules"][0]["id"], 1);
+    }
+}
+
+#[test]
+fn a_collection_comes_in_parts_and_is_replaced_when_it_is_whole() {
+    let daemon = Daemon::start_on_fake(&ruling("[limits]\nmax_digests = 3\n"));
+    let mut client = session(&daemon);
+    let digest = |number: u32| format!("{number:064x}");
+    let part = |digests: &[u32], continues: bool| {
+        let digests: Vec<_> = digests.iter().map(|number| digest(*number)).collect();
+        json!({ "name": "bad", "digests": digests, "continues": continues })
+    };
+    let count = |daemon: &Daemon| {
+        let kernel = daemon.kernel.get();
+        kernel.rules.get(&slot()).and_then(|rules| rules.collections.get("bad").copied())
+    };
+    assert_eq!(client.ok("ReplaceCollection", part(&[1, 2], true))["digests"], 2);
+    assert_eq!(count(&daemon), None);
+    // The same one twice is there once.
+    assert_eq!(client.ok("ReplaceCollection", part(&[2], false))["digests"], 2);
+    assert_eq!(count(&daemon), Some(2));
+    let (error, parameters) = client.fails("ReplaceCollection", part(&[1, 2, 3, 4], false));
+    assert_eq!((error.as_str(), &parameters["limit"]), ("LimitExceeded", &json!(3)));
+    let wrong = json!({ "name": "bad", "digests": [digest(1), "12"] });
+    assert_eq!(client.fails("ReplaceCollection", wrong).0, "InvalidArgument");
+    let wrong = json!({ "name": "Bad", "digests": [] });
+    assert_eq!(client.fails("ReplaceCollection", wrong).0, "InvalidArgument");
+    assert_eq!(count(&daemon), Some(2));
+    let rules = client.ok("GetRules", json!({}));
+    let expected = json!([{ "name": "bad", "digests": 2 }]);
+    assert_eq!(rules["clients"][0]["collections"], expected);
+    client.ok("DropCollection", json!({ "name": "bad" }));
+    assert_eq!(count(&daemon), None);
+    assert_eq!(client.fails("DropCollection", json!({ "name": "bad" })).0, "InvalidArgument");
+}
+
+#[test]
+fn another_client_sees_no_rules_but_its_own() {
+    let other = grant("org.example.other", 7);
+    let daemon = Daemon::start_with(Shared::default(), &[("other.toml", &other)]);
+    let mut client = session(&daemon);
+    client.ok("InstallRules", install(&rule(5, "process_fork", "notify")));
+    let mut other = daemon.connect();
+    assert!(other.open("org.example.other").get("error").is_none());
+    let is_root = rustix::process::geteuid().is_root();
+    let seen = other.ok("GetRules", json!({}))["clients"].as_array().unwrap().len();
+    assert_eq!(seen, usize::from(is_root));
+    let whose = json!({ "client": CLIENT });
+    if is_root {
+        assert!(other.ok("GetRuleText", whose)["rules"].as_str().unwrap().contains("id = 5"));
+    } else {
+        assert_eq!(other.fails("GetRuleText", whose).0, "NotAdministrator");
+    }
+    assert_eq!(other.ok("GetRuleText", json!({}))["rules"], "");
+    assert_eq!(daemon.connect().call("GetRules", json!({})).get("error").is_none(), is_root);
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Rules of clients on the hooks: what they are for is attached as long as they are there.
+
+use rules::events::by_number;
+use rules::{Action, Collection, RuleSet};
+
+use super::{EventType, Hooks};
+use crate::error::ProbeError;
+use crate::rules::{RuleCount, Rules, RulesError};
+
+/// Whether rules can deny events of a type, where its hook takes programs.
+pub(super) fn can_be_denied(kind: EventType) -> bool {
+    by_number(kind.number().into()).is_some_and(|event| event.deniable)
+}
+
+impl Hooks {
+    /// Puts a client's rules in the place of those it had, and has the hooks that they need attached.
+    /// They are of the slot, whether somebody is admitted there or not.
+    ///
+    /// # Errors
+    /// When this host cannot deny what a rule denies, cannot tell of what it is for, or
+    /// [`Rules::install`] fails. The rules that were there before stay then.
+    pub fn install_rules(&mut self, slot: u32, set: &RuleSet) -> Result<(), RulesError> {
+        self.can_have(set)?;
+        let before = self.ruled;
+        self.ruled |= set.rules.iter().fold(0, |types, rule| types | rule.events);
+        // Attached first: rules that are said to be installed are decided by.
+        let installed = match self.attach() {
+            Ok(()) => self.rules.install(slot, set),
+            Err(error) => Err(error.into()),
+        };
+        self.ruled = if installed.is_ok() { self.rules.types() } else { before };
+        let attached = self.attach();
+        installed.and(attached.map_err(RulesError::Kernel))
+    }
+
+    /// Whether this host can do what the rules say.
+    fn can_have(&self, set: &RuleSet) -> Result<(), RulesError> {
+        let coverage = self.coverage();
+        for rule in &set.rules {
+            let denies = matches!(rule.action, Action::Deny(_)) && !rule.dry_run;
+            for event in coverage.iter().filter(|event| event.kind.bit() & rule.events != 0) {
+                let (rule, kind) = (rule.id, event.kind.name());
+                if let (Err(reason), true) = (&event.deny, denies) {
+                    return Err(RulesError::CannotDeny { rule, kind, reason: reason.clone() });
+                }
+                if let (Err(reason), Err(_)) = (&event.notify, &event.deny) {
+                    return Err(RulesError::CannotTell { rule, kind, reason: reason.clone() });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a client's rules looked at for these types only, now and whenever it installs others.
+    ///
+    /// # Errors
+    /// When a program cannot be attached.
+    pub fn allow_rules(&mut self, slot: u32, types: u64) -> Result<(), RulesError> {
+        // Attached first, as above.
+        let before = self.ruled;
+        self.ruled |= types & self.rules.of(slot);
+        self.attach().inspect_err(|_| self.ruled = before)?;
+        self.rules.allow(slot, types)?;
+        self.ruled = self.rules.types();
+        Ok(self.attach()?)
+    }
+
+    /// Takes a client's rules and collections away.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove_rules(&mut self, slot: u32) -> Result<(), ProbeError> {
+        self.rules.remove_all(slot)?;
+        self.ruled = self.rules.types();
+        self.attach()
+    }
+
+    /// See [`Rules::set_collection`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_collection(
+        &mut self,
+        slot: u32,
+        name: &str,
+        collection: &Collection,
+    ) -> Result<(), RulesError> {
+        self.rules.set_collection(slot, name, collection)
+    }
+
+    /// See [`Rules::remove_collection`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_collection(&mut self, slot: u32, name: &str) -> Result<(), RulesError> {
+        self.rules.remove_collection(slot, name)
+    }
+
+    /// See [`Rules::counts`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn rule_counts(&self, slot: u32) -> Result<Vec<RuleCount>, RulesError> {
+        self.rules.counts(slot)
+    }
+
+    /// The rules of all clients.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+}

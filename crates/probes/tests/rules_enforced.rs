@@ -1,0 +1,547 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Rules on the hooks: what a client's rules deny fails in the caller with their errno, what they
+//! tell of reaches a client that subscribes to nothing, and both are counted.
+//!
+//! Where the kernel takes no LSM programs nothing can be denied; what must hold then is that such
+//! rules are refused with the reason.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod clients;
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use clients::record::Record;
+use clients::{Client, EXEC, EXIT, LARGE, Programs, SIGNAL, ended, run};
+use probes::RulesError;
+use probes::events::{AskTerms, EventType, Hooks};
+use rules::RuleSet;
+
+const LENGTH: usize = 8192;
+const SLOT: u32 = 7;
+const ASKED: u64 = 4;
+const DENIED: u64 = 2;
+
+/// A client that subscribes to nothing and has rules for one type.
+struct Ruler {
+    hooks: Hooks,
+    client: Client,
+    kind: EventType,
+    /// Why nothing can be denied here.
+    cannot: Option<String>,
+}
+
+impl Ruler {
+    fn of(kind: EventType) -> Self {
+        let mut hooks = Hooks::load_for(kind.bit()).unwrap();
+        let client = Client::admit(&mut hooks, SLOT, LARGE, &[]);
+        let coverage = hooks.coverage().into_iter().find(|coverage| coverage.kind == kind);
+        let cannot = coverage.unwrap().deny.err();
+        Self { hooks, client, kind, cannot }
+    }
+
+    fn install(&mut self, text: &str) -> Result<(), RulesError> {
+        self.hooks.install_rules(SLOT, &RuleSet::from_toml(text).unwrap())
+    }
+
+    /// Of each rule in order: how often it matched and denied.
+    fn counts(&self) -> Vec<(u64, u64)> {
+        let counts = self.hooks.rule_counts(SLOT).unwrap();
+        counts.iter().map(|count| (count.matches, count.denies)).collect()
+    }
+
+    /// What the client was told since the last time.
+    fn told(&mut self) -> Vec<Record> {
+        self.client.seen.clear();
+        self.client.take();
+        let kind = self.kind.number();
+        self.client.seen.iter().filter(|record| record.kind() == kind).cloned().collect()
+    }
+}
+
+fn header(record: &Record) -> [u64; 4] {
+    ["classes", "rule", "outcome", "error"].map(|field| record.header(field))
+}
+
+/// Has each way to do a thing denied, in turn with EACCES and with EBUSY; each gives the errno that it
+/// failed with. What denies matches by the condition, and so do a rule that tells and one in dry run.
+#[track_caller]
+fn doors_are_denied(kind: EventType, condition: &str, doors: &mut [&mut dyn FnMut() -> i32]) {
+    let mut ruler = Ruler::of(kind);
+    let rules = |action: &str, dry_run: bool| {
+        let name = kind.name();
+        let rule = |id: u32, action: &str| {
+            format!("[[rule]]\nid = {id}\nevent = \"{name}\"\n{condition}\naction = {action}\n")
+        };
+        let dry_run = format!("dry_run = {dry_run}\n");
+        rule(1, "\"notify\"") + &rule(2, action) + &dry_run + &rule(3, "\"allow\"")
+    };
+    if let Some(reason) = ruler.cannot.clone() {
+        assert!(!reason.is_empty());
+        let denies = rules("\"deny\"", false).replacen("notify", "allow", 1);
+        let refused = ruler.install(&denies).unwrap_err();
+        let why = matches!(
+            refused,
+            RulesError::CannotDeny { .. } | RulesError::CannotTell { rule: 1, .. }
+        );
+        assert!(why && !refused.to_string().is_empty(), "{refused}");
+        eprintln!("not looked for: {}: {refused}", kind.name());
+        return;
+    }
+    let before: Vec<i32> = doors.iter_mut().map(|door| door()).collect();
+    for (name, errno) in [("EACCES", 13), ("EBUSY", 16)] {
+        ruler.install(&rules(&format!("\"deny\"\nerror = \"{name}\""), false)).unwrap();
+        for (number, door) in doors.iter_mut().enumerate() {
+            let (_, counted) = (ruler.told(), ruler.counts());
+            assert_eq!(door(), errno, "{} by way {number}", kind.name());
+            let told = ruler.told();
+            assert!(!told.is_empty(), "{} by way {number}", kind.name());
+            for record in &told {
+                assert_eq!(header(record), [2, 2, DENIED, errno as u64], "{record:?}");
+            }
+            let times = told.len() as u64;
+            let more: Vec<_> = counted.iter().map(|(all, _)| all + times).collect();
+            assert_eq!(ruler.counts(), [(more[0], 0), (more[1], more[1]), (0, 0)]);
+        }
+    }
+    ruler.install(&rules("\"deny\"", true)).unwrap();
+    for (door, before) in doors.iter_mut().zip(&before) {
+        ruler.told();
+        assert_eq!(door(), *before, "in dry run {} goes on", kind.name());
+        let told = ruler.told();
+        assert!(told.iter().all(|record| header(record)[..3] == [2, 1, 1]), "{told:?}");
+        assert!(!told.is_empty());
+    }
+    let counts = ruler.counts();
+    assert!(counts[0].0 >= doors.len() as u64, "{counts:?}");
+    assert!(counts.iter().all(|count| *count == (counts[0].0, 0)), "{counts:?}");
+    ruler.install("").unwrap();
+    for (door, before) in doors.iter_mut().zip(&before) {
+        ruler.told();
+        assert_eq!(door(), *before, "without rules {} goes on", kind.name());
+        assert!(ruler.told().is_empty());
+    }
+}
+
+/// The errno of a system call that failed, or 0.
+fn errno(result: i64) -> i32 {
+    if result == -1 { io::Error::last_os_error().raw_os_error().unwrap() } else { 0 }
+}
+
+/// Of a program that could not be executed.
+fn executed(program: &Path) -> i32 {
+    let child = Command::new(program).stdout(Stdio::null()).spawn();
+    child.map(|mut child| child.wait().unwrap()).err().map_or(0, |e| e.raw_os_error().unwrap())
+}
+
+/// A child that waits.
+struct Subject(Child);
+
+impl Subject {
+    fn start(program: &Path) -> Self {
+        let child = Self(Command::new(program).arg("1000").stdout(Stdio::null()).spawn().unwrap());
+        // What it runs counts, so until it does.
+        let started = Instant::now();
+        while fs::read_link(format!("/proc/{}/exe", child.0.id())).ok().as_deref() != Some(program)
+        {
+            assert!(started.elapsed() < clients::LIMIT);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child
+    }
+
+    fn seize(&self) -> i32 {
+        let (pid, none) = (self.0.id() as i32, ptr::null_mut::<libc::c_void>());
+        // SAFETY: a child of ours, which is let go again.
+        unsafe {
+            let seized = libc::ptrace(libc::PTRACE_SEIZE, pid, none, none);
+            if seized == -1 {
+                return errno(seized);
+            }
+            libc::ptrace(libc::PTRACE_INTERRUPT, pid, none, none);
+            assert_eq!(libc::waitpid(pid, ptr::null_mut(), 0), pid);
+            assert_eq!(libc::ptrace(libc::PTRACE_DETACH, pid, none, none), 0);
+        }
+        0
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Maps memory and gives it back.
+fn mapped(protection: i32, flags: i32, file: i32) -> i32 {
+    // SAFETY: a new mapping at an address of the kernel's choice replaces nothing, and goes at once.
+    unsafe {
+        let start = libc::mmap(ptr::null_mut(), LENGTH, protection, flags, file, 0);
+        if start == libc::MAP_FAILED {
+            return errno(-1);
+        }
+        libc::munmap(start, LENGTH);
+    }
+    0
+}
+
+/// Maps memory with one protection, changes it to another, and gives it back.
+fn changed(before: i32, after: i32, flags: i32, file: i32) -> i32 {
+    // SAFETY: as above; nobody looks into it.
+    unsafe {
+        let start = libc::mmap(ptr::null_mut(), LENGTH, before, flags, file, 0);
+        assert_ne!(start, libc::MAP_FAILED);
+        let changed = errno(libc::mprotect(start, LENGTH, after).into());
+        libc::munmap(start, LENGTH);
+        changed
+    }
+}
+
+const READ_EXEC: i32 = libc::PROT_READ | libc::PROT_EXEC;
+const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
+const PRIVATE: i32 = libc::MAP_PRIVATE;
+const ANONYMOUS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+
+fn own_path() -> PathBuf {
+    std::env::current_exe().unwrap()
+}
+
+/// A condition for what this program does.
+fn by_ourselves() -> String {
+    format!("actor.path = {:?}", own_path())
+}
+
+fn some_file(programs: &Programs) -> (PathBuf, File) {
+    let path = programs.path().join("file");
+    fs::write(&path, [0; LENGTH]).unwrap();
+    let file = File::open(&path).unwrap();
+    (path, file)
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn an_exec_is_denied_with_the_errno_of_the_rule() {
+    let programs = Programs::new();
+    let program = programs.copy("true");
+    let condition = format!("file.path = {program:?}");
+    doors_are_denied(EXEC, &condition, &mut [&mut || executed(&program)]);
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn a_signal_is_denied_with_the_errno_of_the_rule() {
+    let programs = Programs::new();
+    let program = programs.copy("sleep");
+    let subject = Subject::start(&program);
+    let pid = subject.0.id() as i32;
+    // SIGURG, which is ignored.
+    let number = 23;
+    let condition = format!("target.path = {program:?}\nsignal = \"SIGURG\"");
+    let sent = |call: libc::c_long| {
+        // SAFETY: a signal to a child of ours, which ignores it.
+        errno(unsafe { libc::syscall(call, pid, number) })
+    };
+    doors_are_denied(
+        SIGNAL,
+        &condition,
+        &mut [&mut || sent(libc::SYS_kill), &mut || sent(libc::SYS_tkill)],
+    );
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn who_wants_hold_of_a_process_or_its_memory_is_denied_with_the_errno_of_the_rule() {
+    let programs = Programs::new();
+    let program = programs.copy("sleep");
+    let subject = Subject::start(&program);
+    let condition = format!("target.path = {program:?}");
+    for kind in [EventType::PROCESS_TRACE, EventType::MEMORY_ACCESS] {
+        doors_are_denied(kind, &condition, &mut [&mut || subject.seize()]);
+    }
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn a_file_that_is_to_become_an_image_is_denied_with_the_errno_of_the_rule() {
+    let programs = Programs::new();
+    let (path, file) = some_file(&programs);
+    let file = file.as_raw_fd();
+    let condition = format!("file.path = {path:?}\n{}", by_ourselves());
+    doors_are_denied(
+        EventType::IMAGE_MAP,
+        &condition,
+        &mut [&mut || mapped(READ_EXEC, PRIVATE, file), &mut || {
+            changed(READ_WRITE, READ_EXEC, PRIVATE, file)
+        }],
+    );
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn memory_that_is_to_be_executable_is_denied_with_the_errno_of_the_rule() {
+    let condition = by_ourselves() + "\nprotection.all = [\"exec\"]";
+    doors_are_denied(
+        EventType::MEMORY_MAP,
+        &condition,
+        &mut [&mut || mapped(READ_EXEC, ANONYMOUS, -1)],
+    );
+    let condition = condition + "\nbefore.any = [\"write\"]";
+    doors_are_denied(
+        EventType::MEMORY_PROTECT,
+        &condition,
+        &mut [&mut || changed(READ_WRITE, READ_EXEC, ANONYMOUS, -1)],
+    );
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn a_file_without_a_name_is_denied_with_the_errno_of_the_rule() {
+    let programs = Programs::new();
+    let (path, file) = some_file(&programs);
+    fs::remove_file(path).unwrap();
+    let file = file.as_raw_fd();
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let memory = File::from(rustix::fs::memfd_create("program", flags).unwrap());
+    (&memory).write_all(&fs::read("/bin/true").unwrap()).unwrap();
+    let reopened = File::open(format!("/proc/self/fd/{}", memory.as_raw_fd())).unwrap();
+    drop(memory);
+    let program = PathBuf::from(format!("/proc/self/fd/{}", reopened.as_raw_fd()));
+    doors_are_denied(
+        EventType::MEMORY_FILELESS,
+        &by_ourselves(),
+        &mut [
+            &mut || mapped(READ_EXEC, PRIVATE, file),
+            &mut || changed(READ_WRITE, READ_EXEC, PRIVATE, file),
+            &mut || executed(&program),
+        ],
+    );
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn a_bpf_program_is_denied_with_the_errno_of_the_rule() {
+    // r0 = 0; exit
+    let program: [u64; 2] = [0xb7, 0x95];
+    let mut attributes = [0_u64; 18];
+    // BPF_PROG_TYPE_SOCKET_FILTER, two instructions.
+    attributes[0] = 1 | 2 << 32;
+    attributes[1] = program.as_ptr() as u64;
+    attributes[2] = c"GPL".as_ptr() as u64;
+    let condition = by_ourselves() + "\nprogram_type = \"socket_filter\"";
+    doors_are_denied(
+        EventType::BPF_LOAD,
+        &condition,
+        &mut [&mut || {
+            let length = size_of_val(&attributes);
+            // SAFETY: as many bytes as are said to be there; the descriptor is ours alone.
+            unsafe {
+                let made = libc::syscall(libc::SYS_bpf, 5, attributes.as_ptr(), length);
+                let failed = errno(made);
+                libc::close(made as i32);
+                failed
+            }
+        }],
+    );
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn modules_and_other_kernels_are_denied_with_the_errno_of_the_rule() {
+    let programs = Programs::new();
+    let (_path, file) = some_file(&programs);
+    let (file, bytes, none) = (file.as_raw_fd(), [0_u8; LENGTH], c"");
+    // SAFETY: bytes of ours that are no module: nothing is ever loaded.
+    let from_file = || unsafe { libc::syscall(libc::SYS_finit_module, file, none.as_ptr(), 0) };
+    // SAFETY: as above.
+    let from_memory =
+        || unsafe { libc::syscall(libc::SYS_init_module, bytes.as_ptr(), LENGTH, none.as_ptr()) };
+    let doors: &mut [&mut dyn FnMut() -> i32] =
+        &mut [&mut || errno(from_file()), &mut || errno(from_memory())];
+    doors_are_denied(EventType::MODULE_LOAD, &by_ourselves(), doors);
+    // SAFETY: no kernel either.
+    let from_file =
+        || unsafe { libc::syscall(libc::SYS_kexec_file_load, file, -1, 1, none.as_ptr(), 4) };
+    // SAFETY: no segments unload what is not there.
+    let from_memory = || unsafe { libc::syscall(libc::SYS_kexec_load, 0, 0, ptr::null::<u8>(), 0) };
+    let doors: &mut [&mut dyn FnMut() -> i32] =
+        &mut [&mut || errno(from_file()), &mut || errno(from_memory())];
+    doors_are_denied(EventType::KEXEC_LOAD, &by_ourselves(), doors);
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn a_rule_that_notifies_tells_of_an_exec_and_an_exit_whoever_subscribes_to_nothing() {
+    let programs = Programs::new();
+    let [wanted, other] = ["true", "false"].map(|name| programs.copy(name));
+    let mut hooks = Hooks::load_for(EXEC.bit() | EXIT.bit()).unwrap();
+    let mut silent = Client::admit(&mut hooks, SLOT, LARGE, &[]);
+    let mut listener = Client::admit(&mut hooks, SLOT + 1, LARGE, &[EXEC, EXIT]);
+    let set = format!(
+        "[[rule]]\nid = 41\nevent = \"process_exec\"\naction = \"notify\"\nfile.path = {wanted:?}\n\
+         [[rule]]\nid = 42\nevent = \"process_exit\"\naction = \"notify\"\nactor.path = {wanted:?}\n"
+    );
+    hooks.install_rules(SLOT, &RuleSet::from_toml(&set).unwrap()).unwrap();
+    let pid = run(&wanted, &[]);
+    let unwanted = run(&other, &[]);
+    listener.read_until(ended(unwanted));
+    silent.take();
+    let seen: Vec<_> = silent.seen.iter().map(|r| (r.kind(), header(r))).collect();
+    let expected = |rule| [2, rule, 0, 0];
+    // Until 6.15 a process has no executable any more as it ends.
+    let (exec, exit) = ((EXEC.number(), expected(41)), (EXIT.number(), expected(42)));
+    assert!(seen == [exec, exit] || seen == [exec], "{seen:?}");
+    assert_eq!(silent.seen[0].actor("process.pid"), u64::from(pid));
+    // Who subscribes gets the same event for his own reason, and nobody else's rule.
+    let of = listener.of(pid);
+    let heard = of.iter().find(|r| r.kind() == EXEC.number()).unwrap();
+    assert_eq!(header(heard)[..2], [1, 0]);
+    let counts = hooks.rule_counts(SLOT).unwrap();
+    assert_eq!((counts[0].id, counts[0].matches, counts[0].denies), (41, 1, 0));
+
+    // Both: one record with both reasons.
+    hooks.subscribe(SLOT, EXEC.bit()).unwrap();
+    silent.seen.clear();
+    let pid = run(&wanted, &[]);
+    silent.read_until(|r| r.kind() == EXEC.number() && r.actor("process.pid") == u64::from(pid));
+    listener.read_until(ended(pid));
+    silent.take();
+    let reasons: Vec<_> = silent.of(pid).iter().map(|r| header(r)[0]).take(2).collect();
+    let checked = hooks.coverage().iter().any(|c| c.kind == EXEC && c.deny.is_ok());
+    // Where a hook decides, the rule tells before it is done, and the subscription when it is.
+    assert_eq!(reasons[0], if checked { 2 } else { 3 }, "{reasons:?}");
+
+    hooks.remove_rules(SLOT).unwrap();
+    hooks.subscribe(SLOT, 0).unwrap();
+    silent.take();
+    silent.seen.clear();
+    let pid = run(&wanted, &[]);
+    listener.read_until(ended(pid));
+    silent.take();
+    assert!(silent.seen.is_empty(), "{:?}", silent.seen);
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn who_mutes_has_his_rules_all_the_same() {
+    let programs = Programs::new();
+    let program = programs.copy("true");
+    let mut hooks = Hooks::load_for(EXEC.bit()).unwrap();
+    let mut client = Client::admit(&mut hooks, SLOT, LARGE, &[EXEC]);
+    // Nothing is muted, and inverted: nothing is wanted.
+    hooks.invert(SLOT, true).unwrap();
+    let set = format!(
+        "[[rule]]\nid = 5\nevent = \"process_exec\"\naction = \"notify\"\nfile.path = {program:?}\n"
+    );
+    hooks.install_rules(SLOT, &RuleSet::from_toml(&set).unwrap()).unwrap();
+    let pid = run(&program, &[]);
+    client.read_until(|r| r.actor("process.pid") == u64::from(pid));
+    assert_eq!(client.seen.iter().map(header).collect::<Vec<_>>(), [[2, 5, 0, 0]]);
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn rules_for_what_this_host_cannot_do_are_refused_and_the_old_ones_stay() {
+    let mut hooks = Hooks::load_for(EXEC.bit()).unwrap();
+    let _client = Client::admit(&mut hooks, SLOT, LARGE, &[]);
+    let good = "[[rule]]\nid = 1\nevent = \"process_exec\"\naction = \"notify\"\n";
+    hooks.install_rules(SLOT, &RuleSet::from_toml(good).unwrap()).unwrap();
+    // Its programs were not loaded.
+    let unseen = "[[rule]]\nid = 9\nevent = \"bpf_load\"\naction = \"notify\"\n";
+    let refused = hooks.install_rules(SLOT, &RuleSet::from_toml(unseen).unwrap());
+    assert!(matches!(refused, Err(RulesError::CannotTell { rule: 9, .. })), "{refused:?}");
+    let denies = unseen.replace("notify", "deny");
+    let refused = hooks.install_rules(SLOT, &RuleSet::from_toml(&denies).unwrap());
+    assert!(matches!(refused, Err(RulesError::CannotDeny { rule: 9, .. })), "{refused:?}");
+    run(Path::new("/bin/true"), &[]);
+    let counts = hooks.rule_counts(SLOT).unwrap();
+    assert!(counts.len() == 1 && counts[0].matches > 0, "{counts:?}");
+    assert!(hooks.install_rules(64, &RuleSet::default()).is_err(), "there is no such slot");
+    // They stay whoever is there, and are lifted and put back type by type.
+    hooks.remove(SLOT).unwrap();
+    let matches = |hooks: &mut Hooks| {
+        run(Path::new("/bin/true"), &[]);
+        hooks.rule_counts(SLOT).unwrap()[0].matches
+    };
+    let stayed = matches(&mut hooks);
+    assert!(stayed > counts[0].matches);
+    hooks.allow_rules(SLOT, EXIT.bit()).unwrap();
+    assert_eq!((matches(&mut hooks), hooks.rules().types()), (stayed, 0));
+    hooks.allow_rules(SLOT, EXEC.bit()).unwrap();
+    assert!(matches(&mut hooks) > stayed);
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn what_a_rule_denies_is_not_asked_about() {
+    let programs = Programs::new();
+    let [known, other] = ["true", "false"].map(|name| programs.copy(name));
+    for rules_first in [true, false] {
+        let mut ruler = Ruler::of(EXEC);
+        let ask = ruler.hooks.coverage().into_iter().find(|c| c.kind == EXEC).unwrap().ask;
+        if let Err(reason) = ask {
+            eprintln!("not looked for: {reason}");
+            return;
+        }
+        let terms = AskTerms { time: Duration::from_secs(1), deny_full: false };
+        let rule = format!(
+            "[[rule]]\nid = 3\nevent = \"process_exec\"\naction = \"deny\"\nfile.path = {known:?}"
+        );
+        if rules_first {
+            ruler.install(&rule).unwrap();
+        }
+        ruler.hooks.ask(SLOT, &[(EXEC, terms)]).unwrap();
+        if !rules_first {
+            ruler.install(&rule).unwrap();
+        }
+        ruler.told();
+        assert_eq!(executed(&known), 1);
+        assert!(ruler.told().is_empty(), "rules first: {rules_first}");
+        // No gate is open, so nobody waits.
+        assert_eq!(executed(&other), 0);
+        let asked = ruler.told();
+        assert!(asked.iter().all(|record| header(record)[0] == ASKED), "{asked:?}");
+        assert_eq!(asked.len(), 1);
+    }
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn ten_thousand_rules_are_not_felt() {
+    let programs = Programs::new();
+    let program = programs.copy("true");
+    let mut ruler = Ruler::of(EXEC);
+    let mut set = String::new();
+    for id in 1..10_000 {
+        set += &format!(
+            "[[rule]]\nid = {id}\nevent = \"process_exec\"\naction = \"allow\"\n\
+             file.path = \"/nowhere/{id}\"\n"
+        );
+    }
+    let action = if ruler.cannot.is_some() { "notify" } else { "deny" };
+    set += &format!(
+        "[[rule]]\nid = 10000\nevent = \"process_exec\"\naction = \"{action}\"\nfile.path = {program:?}\n"
+    );
+    let time = |times: u32| {
+        let started = Instant::now();
+        (0..times).for_each(|_| assert_eq!(executed(Path::new("/bin/true")), 0));
+        started.elapsed() / times
+    };
+    time(20);
+    let before = time(100);
+    ruler.install(&set).unwrap();
+    let after = time(100);
+    println!("an exec: {before:?} without rules, {after:?} with ten thousand");
+    if std::env::var_os("RINGFENCE_SLOW").is_none() {
+        assert!(after < before * 2, "{before:?}, {after:?}");
+    }
+    assert_eq!(executed(&program), i32::from(ruler.cannot.is_none()));
+    let counts = ruler.counts();
+    assert_eq!(counts.iter().filter(|count| count.0 > 0).count(), 1);
+    assert_eq!(counts[9_999].0, 1);
+}
