@@ -66,6 +66,8 @@ const EVENTS: [(u16, &str, ClassSet); 26] = [
 impl EventType {
     /// A program is executed: the one event that fanotify can ask about as well.
     pub const PROCESS_EXEC: Self = Self(1);
+    /// A file is opened: the one event that is asked about below named directories only.
+    pub const FILE_OPEN: Self = Self(40);
 
     /// All that a grant can name, by number.
     pub fn all() -> impl Iterator<Item = Self> {

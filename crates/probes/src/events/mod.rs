@@ -12,6 +12,7 @@ mod area;
 mod mutes;
 pub(crate) mod shared;
 mod types;
+mod watched;
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -36,6 +37,8 @@ use shared::{
     WRITE_NO_RING, Word, WriteCall, WriteContext,
 };
 pub use types::{EventType, Mechanism};
+use watched::Watched;
+pub use watched::WatchedFile;
 
 const WHAT: &str = "changing what a client hears of";
 
@@ -120,6 +123,7 @@ pub struct Hooks {
     subscribers: [Subscribers; TYPES],
     asked: [Asked; TYPES],
     mutes: Mutes,
+    watched: Watched,
     admitted: u64,
     kept: u64,
     /// Why nobody can be asked here, if that is so.
@@ -157,6 +161,7 @@ impl Hooks {
             subscribers: [Subscribers::default(); TYPES],
             asked: [Asked::default(); TYPES],
             mutes: Mutes::default(),
+            watched: Watched::default(),
             admitted: 0,
             kept: 0,
             no_gate: gate_support().err(),
@@ -179,10 +184,11 @@ impl Hooks {
             None => Err("what tells of it is passed when it is done".to_owned()),
         };
         let ask = |kind| match (self.objects.served_by(kind, Mechanism::Gate), &self.no_gate) {
-            (Some(Ok(())), None) => Ok(Mechanism::Gate),
-            (Some(Err(why)), _) => Err(why.to_owned()),
-            (Some(Ok(())), Some(why)) => Err(why.clone()),
             (None, _) => Err("no program asks about it".to_owned()),
+            // Where nobody can wait, what else is missing does not matter.
+            (Some(_), Some(why)) => Err(why.clone()),
+            (Some(Err(why)), None) => Err(why.to_owned()),
+            (Some(Ok(())), None) => Ok(Mechanism::Gate),
         };
         let coverage = |kind| EventCoverage {
             kind,
@@ -248,6 +254,7 @@ impl Hooks {
         self.check(slot)?;
         self.subscribe(slot, 0)?;
         self.ask(slot, &[])?;
+        self.watch(slot, Vec::new())?;
         for mute in self.mutes.of(slot) {
             self.unmute(slot, &mute)?;
         }
