@@ -13,6 +13,7 @@ mod boots;
 mod check;
 mod churn;
 mod events;
+mod figures;
 mod gate;
 mod matrix;
 mod modules;
@@ -41,6 +42,7 @@ pub fn all() -> Vec<Scenario> {
         churn::SCENARIO,
         gate::SCENARIO,
         verdicts::SCENARIO,
+        figures::SCENARIO,
     ]
 }
 
@@ -61,7 +63,8 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         "mutations" => 30,
         "ringfence-check" => 20,
         "gate" => 40,
-        "verdicts" => 40,
+        "verdicts" => 90,
+        figures::NAME => 120,
         "boots" => 10,
         _ => 300,
     }
