@@ -58,6 +58,10 @@ lab: kernels attacks build ## Run all scenarios on all kernels (KERNEL=7.3 SCENA
 detection: ## Write docs/detection.md, of the attacks that the lab carried out last.
 	$(CARGO) run --quiet --locked --package lab -- detection
 
+.PHONY: coverage
+coverage: ## Write docs/coverage.md, of the doors that tests in the lab's guests opened last.
+	$(CARGO) run --quiet --locked --package lab -- coverage
+
 .PHONY: lint
 lint: deps ## rustfmt, clippy, clang-format, licence lines, cargo-deny.
 	$(CARGO) fmt --all --check
@@ -67,10 +71,11 @@ lint: deps ## rustfmt, clippy, clang-format, licence lines, cargo-deny.
 	tools/deny
 
 .PHONY: bench
-bench: build ## Measure the reader and the guard on this machine, against the goals.
+bench: build ## Measure the reader, the guard and the security API on this machine, against the goals.
 	$(AS_ROOT) $(RINGFENCE) bench reader
 	$(AS_ROOT) $(RINGFENCE) bench guard
 	$(AS_ROOT) $(RINGFENCE) bench mutations
+	$(AS_ROOT) $(RINGFENCE) bench api
 
 .PHONY: tables
 tables: build kernels ## Print what the fetched Debian kernels hold, a row for each table.

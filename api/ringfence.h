@@ -488,6 +488,12 @@ struct ringfence_memory_fileless {
 
 #define RINGFENCE_FILELESS_EXEC 1
 #define RINGFENCE_FILELESS_MAP	2
+/* A file is opened, with these O_, and for what: as PROT_, EXEC by the kernel itself. Draft. */
+struct ringfence_file_open {
+	struct ringfence_file file;
+	__u32 flags;
+	__u32 access;
+};
 
 /* --- session --------------------------------------------------------------------------------- */
 

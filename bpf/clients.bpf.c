@@ -14,6 +14,7 @@
 #include "lib/send.h"
 /* For its maps, which all programs that ask share. */
 #include "lib/gate.h"
+#include "lib/watched.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -42,6 +43,7 @@ struct published {
 	struct ringfence_memory_protect memory_protect;
 	struct ringfence_memory_access memory_access;
 	struct ringfence_memory_fileless memory_fileless;
+	struct ringfence_file_open file_open;
 	struct ringfence_loss loss;
 	struct ringfence_deadline_missed deadline_missed;
 	struct ringfence_stage_changed stage_changed;

@@ -2,10 +2,11 @@
 /*
  * Asking: a record goes to those who decide, and the task waits for what they say.
  *
- * In order: who is asked and does not know the answer yet (gate_askers); the record into their
- * rings, each with its own deadline; the buffer back, because a task that waits must not keep one
- * from others; the wait. What was denied is told to those who listen, because the place where an
- * allowed event is told of is never passed then.
+ * In order: who is asked and does not know the answer yet (to_ask), before anything is made, so
+ * that a known answer costs no record; the record into their rings, each with its own deadline; the
+ * buffer back, because a task that waits must not keep one from others; the wait. What was denied
+ * is told to those who listen, because the place where an allowed event is told of is never passed
+ * then.
  *
  * Mutes do not count here: who is asked is asked.
  */
@@ -19,11 +20,30 @@
 struct event {
 	/* RINGFENCE_PROCESS_EXEC ... */
 	__u32 type;
-	/* Length of its own part, and where in the record the file is that it is about; 0 if there
-	 * is none. */
+	/* Length of its own part. */
 	__u32 body;
-	__u32 file;
 };
+
+/*
+ * Begins a question to `askers` about an event and the file that it is about (a struct file; 0 if
+ * there is none, or if what is said of it must not be kept). Gives who of them is to be asked: 0 if
+ * all allow it already, or may not be asked about what this task does.
+ */
+static __always_inline __u64 to_ask(struct gate_question *question, const struct event *event,
+				    __u64 askers, __u64 file)
+{
+	struct inode *inode;
+
+	question->askers = askers;
+	question->type = event->type;
+	if (file) {
+		inode = BPF_CORE_READ((struct file *)file, f_inode);
+		question->file.device = BPF_CORE_READ(inode, i_sb, s_dev);
+		question->file.inode = BPF_CORE_READ(inode, i_ino);
+		question->file.version = changed(inode);
+	}
+	return gate_askers(question);
+}
 
 /* Begins a record for those of a set, whom nothing keeps from getting it. */
 static __always_inline struct buffer *begin_for(const struct event *event, __u64 clients)
@@ -44,64 +64,31 @@ static __always_inline struct buffer *begin_for(const struct event *event, __u64
 	return buffer;
 }
 
-/* The question that a record asks. */
-static __always_inline void put_question(struct gate_question *question, struct buffer *buffer,
-					 const struct event *event)
+/*
+ * Asks question->askers what a finished record asks, waits, and gives the buffer back before that.
+ * Gives 0 or a negative errno; question->event_id is then of the record.
+ */
+static __noinline int ask(struct buffer *buffer, struct gate_question *question)
 {
 	struct ringfence_actor *actor = actor_of(buffer);
-	struct ringfence_file *file = (void *)buffer->record + (event->file & FIXED_MASK);
-
-	question->askers = buffer->ask;
-	question->type = event->type;
-	question->time = header_of(buffer)->time;
-	question->pid = actor->process.pid;
-	question->start = actor->process.start;
-	if (event->file) {
-		question->file.device = file->device;
-		question->file.inode = file->inode;
-		question->file.version = file->version;
-	}
-}
-
-/*
- * Asks what a finished record asks, waits, and gives the buffer back before that. Gives 0 or a
- * negative errno; `event_id` is then of the record.
- */
-static __noinline int ask(struct buffer *buffer, const struct event *event, __u64 *event_id)
-{
-	struct gate_question question = {};
-	__u32 type = event->type;
+	__u32 type = question->type;
 	struct asked *asked;
 	__u32 thread;
 	__u64 missed;
 
-	put_question(&question, buffer, event);
-	if (!gate_askers(&question)) {
-		give_back(buffer);
-		return 0;
-	}
-	missed = send(buffer, question.askers, RINGFENCE_CLASS_ASK, 1);
-	question.event_id = header_of(buffer)->event_id;
+	question->time = header_of(buffer)->time;
+	question->pid = actor->process.pid;
+	question->start = actor->process.start;
+	missed = send(buffer, question->askers, RINGFENCE_CLASS_ASK, 1);
+	question->event_id = header_of(buffer)->event_id;
 	give_back(buffer);
-	*event_id = question.event_id;
 	thread = (__u32)bpf_get_current_pid_tgid();
-	bpf_map_update_elem(&asked_events, &thread, event_id, 0);
+	bpf_map_update_elem(&asked_events, &thread, &question->event_id, 0);
 	asked = bpf_map_lookup_elem(&asked_of, &type);
 	if (asked && asked->deny_full & missed)
 		return -GATE_EPERM;
-	question.askers &= ~missed;
-	return question.askers ? gate_decide(&question) : 0;
-}
-
-/* What those who should have been asked have declared for the case that nobody answers: there is no
- * buffer to ask with. */
-static __always_inline int unasked(const struct event *event, __u64 askers)
-{
-	struct gate_question question = {};
-
-	question.askers = askers;
-	question.type = event->type;
-	return gate_fall_back(&question);
+	question->askers &= ~missed;
+	return question->askers ? gate_decide(question) : 0;
 }
 
 /*

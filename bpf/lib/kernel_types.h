@@ -52,6 +52,10 @@ enum bpf_prog_type {
 	BPF_PROG_TYPE_UNSPEC = 0,
 };
 
+enum bpf_attach_type {
+	BPF_ATTACH_TYPE_ANY,
+};
+
 enum bpf_link_type {
 	BPF_LINK_TYPE_UNSPEC = 0,
 };
@@ -146,11 +150,14 @@ struct task_struct {
 /* include/linux/bpf.h */
 struct bpf_prog_aux {
 	u32 id;
+	u32 attach_btf_id;
 	char name[16];
 };
 
 struct bpf_prog {
 	enum bpf_prog_type type;
+	enum bpf_attach_type expected_attach_type;
+	u32 len;
 	struct bpf_prog_aux *aux;
 };
 

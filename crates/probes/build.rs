@@ -10,8 +10,17 @@ use libbpf_cargo::SkeletonBuilder;
 const AREAS: [&str; 5] = ["features", "gate_trial", "kernel_reader", "module_events", "views"];
 
 /// Objects without a skeleton: which of their programs are loaded is decided at run time.
-const EVENTS: [&str; 7] =
-    ["clients", "process", "access", "credentials", "image", "memory", "verdicts"];
+const EVENTS: [&str; 9] = [
+    "clients",
+    "process",
+    "access",
+    "credentials",
+    "image",
+    "memory",
+    "verdicts",
+    "verdicts_kernel",
+    "verdicts_file",
+];
 
 /// Objects without a skeleton: a program and a map, found as they come.
 const PLAIN: [&str; 1] = ["process_keys"];

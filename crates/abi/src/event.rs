@@ -46,6 +46,8 @@ pub enum Event<'a> {
     MemoryAccess(View<'a, MemoryAccess>),
     /// A file without a name is executed or mapped executable.
     MemoryFileless(View<'a, MemoryFileless>),
+    /// A file is opened.
+    FileOpen(View<'a, FileOpen>),
     /// A finding of the guard.
     KernelFinding(View<'a, KernelFinding>),
     /// Records did not reach this client.
@@ -106,6 +108,7 @@ parts! {
     MemoryProtect: file.path;
     MemoryAccess: executable.path;
     MemoryFileless: file.path;
+    FileOpen: file.path;
     Loss: ;
     DeadlineMissed: ;
     StageChanged: reason;
@@ -141,15 +144,14 @@ impl<'a> Event<'a> {
             Type::MemoryProtect => view(event, frame, Self::MemoryProtect),
             Type::MemoryAccess => view(event, frame, Self::MemoryAccess),
             Type::MemoryFileless => view(event, frame, Self::MemoryFileless),
+            Type::FileOpen => view(event, frame, Self::FileOpen),
             Type::KernelFinding => view(event, frame, Self::KernelFinding),
             Type::Loss => view(event, frame, Self::Loss),
             Type::DeadlineMissed => view(event, frame, Self::DeadlineMissed),
             Type::StageChanged => view(event, frame, Self::StageChanged),
             Type::ShuttingDown => view(event, frame, Self::ShuttingDown),
             // Their numbers are taken; what their parts hold is not settled yet.
-            Type::FileOpen | Type::FileModify | Type::TamperAttempt | Type::KernelLockDenied => {
-                Ok((unknown, tail))
-            }
+            Type::FileModify | Type::TamperAttempt | Type::KernelLockDenied => Ok((unknown, tail)),
         }
     }
 }
@@ -174,6 +176,7 @@ impl Event<'_> {
             Self::MemoryProtect(view) => each(view.part(), visit),
             Self::MemoryAccess(view) => each(view.part(), visit),
             Self::MemoryFileless(view) => each(view.part(), visit),
+            Self::FileOpen(view) => each(view.part(), visit),
             Self::KernelFinding(view) => each(view.part(), visit),
             Self::Loss(view) => each(view.part(), visit),
             Self::DeadlineMissed(view) => each(view.part(), visit),

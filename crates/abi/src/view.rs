@@ -165,6 +165,13 @@ impl<'a> View<'a, MemoryFileless> {
     }
 }
 
+impl<'a> View<'a, FileOpen> {
+    /// Path of what is opened.
+    pub fn path(&self) -> &'a [u8] {
+        self.text(self.part.file.path)
+    }
+}
+
 impl View<'_, Loss> {
     /// Types of which records were lost, by number, and how many.
     pub fn types(&self) -> impl Iterator<Item = (u16, u32)> {

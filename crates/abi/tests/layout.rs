@@ -157,6 +157,7 @@ fn structures() -> Vec<Structure> {
         structure!("memory_protect", MemoryProtect { address, length, before, after, file }),
         structure!("memory_access", MemoryAccess { target, access, by, executable }),
         structure!("memory_fileless", MemoryFileless { file, how, reserved }),
+        structure!("file_open", FileOpen { file, flags, access }),
         structure!("loss", Loss { records, why, reserved, by_type }),
         structure!("deadline_missed", DeadlineMissed { missed_event_id, took, misses, demoted }),
         structure!("stage_changed", StageChanged { event_type, before, after, reserved, reason }),

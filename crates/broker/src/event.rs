@@ -68,6 +68,8 @@ impl EventType {
     pub const PROCESS_EXEC: Self = Self(1);
     /// A finding of the guard: the one event that no hook makes.
     pub const KERNEL_FINDING: Self = Self(52);
+    /// A file is opened: the one event that is asked about below named directories only.
+    pub const FILE_OPEN: Self = Self(40);
 
     /// All that a grant can name, by number.
     pub fn all() -> impl Iterator<Item = Self> {

@@ -16,7 +16,7 @@ pub(crate) struct Row {
     asked: Way,
 }
 
-/// How something can be had, or why it cannot.
+/// How something can be had, or why it cannot; or what of it cannot.
 #[derive(Serialize)]
 struct Way {
     by: Option<&'static str>,
@@ -38,7 +38,11 @@ impl From<Result<Mechanism, String>> for Way {
 impl From<EventCoverage> for Row {
     fn from(coverage: EventCoverage) -> Self {
         let EventCoverage { kind, notify, deny, ask } = coverage;
-        Self { event: kind.name(), told: notify.into(), denied: deny.into(), asked: ask.into() }
+        let mut asked = Way::from(ask);
+        if asked.by.is_some() {
+            asked.reason = kind.never_asked().map(str::to_owned);
+        }
+        Self { event: kind.name(), told: notify.into(), denied: deny.into(), asked }
     }
 }
 

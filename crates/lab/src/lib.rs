@@ -12,6 +12,7 @@
 
 pub mod agent;
 mod binaries;
+pub mod coverage;
 mod cpio;
 pub mod detection;
 mod error;

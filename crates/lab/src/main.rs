@@ -25,6 +25,8 @@ enum Command {
     Scenarios(all::Arguments),
     /// Write docs/detection.md, of the attacks that were last carried out
     Detection,
+    /// Write docs/coverage.md, of the doors that tests in guests opened last
+    Coverage,
     /// List the kernels that were fetched
     Kernels,
     /// The lab's end in a guest
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Scenarios(arguments) => all::run(&arguments),
         Command::Detection => detection(),
+        Command::Coverage => coverage(),
         Command::Kernels => list(),
         Command::Agent => lab::agent::serve().map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };
@@ -52,6 +55,16 @@ fn detection() -> anyhow::Result<ExitCode> {
     let page = lab::detection::page(&lab::logs(), &kernels);
     let page = page.context("no attack was carried out: make lab SCENARIO=attacks")?;
     let path = lab::kernels::repository().join("docs/detection.md");
+    std::fs::write(&path, page).with_context(|| path.display().to_string())?;
+    println!("{} is written", path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn coverage() -> anyhow::Result<ExitCode> {
+    let kernels = lab::kernels::all(&lab::kernels::cache())?;
+    let page = lab::coverage::page(&lab::logs(), &kernels);
+    let page = page.context("no door was opened: make lab SCENARIO=events, and verdicts")?;
+    let path = lab::kernels::repository().join("docs/coverage.md");
     std::fs::write(&path, page).with_context(|| path.display().to_string())?;
     println!("{} is written", path.display());
     Ok(ExitCode::SUCCESS)

@@ -9,131 +9,17 @@ mod clients;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::ptr;
 
+use clients::listener::{EXEC, LENGTH, Listener, Memory, READ, Subject, WRITE, some_file};
 use clients::record::Record;
 use clients::{Client, LARGE, Programs, run};
-use probes::events::{EventType, Hooks, Mechanism};
-
-const READ: i32 = libc::PROT_READ;
-const WRITE: i32 = libc::PROT_WRITE;
-const EXEC: i32 = libc::PROT_EXEC;
-const LENGTH: usize = 8192;
-
-/// A client that is told of one type, and what it says of it.
-struct Listener {
-    hooks: Hooks,
-    client: Client,
-    part: &'static str,
-}
-
-impl Listener {
-    /// None where this type cannot be had, which must be said.
-    fn to(kind: EventType, part: &'static str) -> Option<Self> {
-        let mut hooks = Hooks::load_for(kind.bit()).unwrap();
-        let coverage = hooks.coverage().into_iter().find(|coverage| coverage.kind == kind).unwrap();
-        if coverage.notify != Ok(Mechanism::Lsm) {
-            let reason = coverage.deny.unwrap_err();
-            assert!(!reason.is_empty());
-            eprintln!("not looked for: {}: {reason}", kind.name());
-            if coverage.notify.is_err() {
-                let ring = hooks.create_ring(LARGE).unwrap();
-                hooks.admit(0, &ring).unwrap();
-                assert!(hooks.subscribe(0, kind.bit()).is_err());
-            }
-            return None;
-        }
-        assert_eq!(coverage.deny, Ok(Mechanism::Lsm));
-        let client = Client::admit(&mut hooks, 11, LARGE, &[kind]);
-        Some(Self { hooks, client, part })
-    }
-
-    /// What is told of while something is done, as far as this process did it. The hooks are passed
-    /// before it is done, so it is all there then.
-    fn hear<T>(&mut self, what: impl FnOnce() -> T) -> (Vec<Record>, T) {
-        self.client.take();
-        self.client.seen.clear();
-        let done = what();
-        self.client.take();
-        let ours = self.client.of(std::process::id()).into_iter().cloned().collect();
-        let _ = &self.hooks;
-        (ours, done)
-    }
-
-    /// The one record that is told.
-    #[track_caller]
-    fn hear_one<T>(&mut self, what: impl FnOnce() -> T) -> (Record, T) {
-        let (mut heard, done) = self.hear(what);
-        assert_eq!(heard.len(), 1, "{heard:?}");
-        (heard.remove(0), done)
-    }
-
-    /// The one record that is told of a subject, with some fields that it must have.
-    #[track_caller]
-    fn hear_of(&mut self, subject: &Subject, fields: &[(&str, u64)], what: impl FnOnce()) {
-        let (record, ()) = self.hear_one(what);
-        for (field, expected) in fields {
-            assert_eq!(self.number(&record, field), *expected, "{field}");
-        }
-        assert_eq!(self.number(&record, "target.pid"), u64::from(subject.0.id()));
-        assert!(!self.text(&record, "executable.path").is_empty());
-    }
-
-    #[track_caller]
-    fn hear_nothing<T>(&mut self, what: impl FnOnce() -> T) -> T {
-        let (heard, done) = self.hear(what);
-        assert!(heard.is_empty(), "{heard:?}");
-        done
-    }
-
-    fn number(&self, record: &Record, field: &str) -> u64 {
-        record.body(&format!("{}.{field}", self.part))
-    }
-
-    fn text(&self, record: &Record, field: &str) -> String {
-        record.text(&format!("{}.{field}", self.part))
-    }
-}
-
-/// Some memory.
-struct Memory(*mut libc::c_void);
-
-impl Memory {
-    fn map(protection: i32, flags: i32, file: RawFd) -> Self {
-        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
-        let start = unsafe { libc::mmap(ptr::null_mut(), LENGTH, protection, flags, file, 0) };
-        assert_ne!(start, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
-        Self(start)
-    }
-
-    fn anonymous(protection: i32) -> Self {
-        Self::map(protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
-    }
-
-    fn protect(&self, protection: i32) {
-        // SAFETY: our own mapping, which nobody looks into.
-        assert_eq!(unsafe { libc::mprotect(self.0, LENGTH, protection) }, 0);
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: our own mapping, which nobody looks into.
-        unsafe { libc::munmap(self.0, LENGTH) };
-    }
-}
-
-fn some_file(programs: &Programs) -> (PathBuf, File) {
-    let path = programs.path().join("library");
-    fs::write(&path, [0; LENGTH]).unwrap();
-    let file = File::options().read(true).write(true).open(&path).unwrap();
-    (path, file)
-}
+use probes::events::{EventType, Hooks};
 
 #[test]
 #[ignore = "root: loads LSM programs, which the lab's kernels take"]
@@ -150,12 +36,14 @@ fn a_file_becomes_an_image_by_mmap_by_mprotect_and_by_shmat() {
     assert_eq!(listener.number(&record, "protection"), (READ | EXEC) as u64);
     assert_eq!(listener.number(&record, "flags") & 0xf, private as u64);
     assert_eq!(record.header("flags") & 1, 1, "mandatory");
+    listener.door("mmap");
 
     let memory = listener.hear_nothing(|| Memory::map(READ | WRITE, private, file));
     let (record, ()) = listener.hear_one(|| memory.protect(READ | EXEC));
     assert_eq!(listener.text(&record, "file.path"), path.to_str().unwrap());
     assert_eq!(listener.number(&record, "address"), memory.0 as u64);
     assert_eq!(listener.number(&record, "length"), LENGTH as u64);
+    listener.door("mprotect");
     listener.hear_nothing(|| memory.protect(EXEC));
     listener.hear_nothing(|| memory.protect(READ));
 
@@ -169,6 +57,7 @@ fn a_file_becomes_an_image_by_mmap_by_mprotect_and_by_shmat() {
         libc::shmctl(id, libc::IPC_RMID, ptr::null_mut());
     });
     assert!(listener.text(&record, "file.path").starts_with("/SYSV"));
+    listener.door("shmat");
     listener.hear_nothing(|| Memory::anonymous(READ | EXEC));
 }
 
@@ -191,9 +80,11 @@ fn a_program_and_its_loader_are_images_by_exec_and_by_ld_so_run_by_hand() {
     let loader = by_exec.iter().find(|path| path.contains("/ld-linux")).expect("its loader");
     assert!(by_exec.iter().any(is_own), "{by_exec:?}");
     assert!(by_exec.iter().any(|path| path.contains("/libc.so")), "{by_exec:?}");
+    listener.door("exec: the program, its loader and libraries");
     let arguments = [own.to_str().unwrap(), nothing[0], nothing[1]];
     let by_hand = images(&mut listener, Path::new(loader), &arguments);
     assert!(by_hand.iter().any(is_own), "{by_hand:?}");
+    listener.door("ld.so run by hand");
 }
 
 #[test]
@@ -210,11 +101,13 @@ fn executable_memory_without_a_file_is_told_of_and_what_is_writable_and_executab
     assert_eq!(listener.number(&record, "file.inode"), 0);
     let shared = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
     listener.hear_one(|| Memory::map(READ | EXEC, shared, -1));
+    listener.door("mmap of anonymous memory");
     listener.hear_nothing(|| Memory::anonymous(READ | WRITE));
     listener.hear_nothing(|| Memory::map(READ | EXEC, libc::MAP_PRIVATE, file));
     let (record, _) =
         listener.hear_one(|| Memory::map(READ | WRITE | EXEC, libc::MAP_PRIVATE, file));
     assert_eq!(listener.text(&record, "file.path"), path.to_str().unwrap());
+    listener.door("mmap of a file writable and executable");
 }
 
 #[test]
@@ -227,6 +120,7 @@ fn memory_that_becomes_executable_is_told_of_with_what_it_was() {
     let change = |listener: &Listener, record: &Record| {
         (listener.number(record, "before") as i32, listener.number(record, "after") as i32)
     };
+    listener.door("mprotect");
     assert_eq!(change(&listener, &record), (READ | WRITE, READ | EXEC));
     assert_eq!(listener.number(&record, "address"), memory.0 as u64);
     assert_eq!(listener.number(&record, "length"), LENGTH as u64);
@@ -242,6 +136,7 @@ fn memory_that_becomes_executable_is_told_of_with_what_it_was() {
     });
     assert_eq!(done, 0);
     assert_eq!(change(&listener, &record), (READ | WRITE, READ | EXEC));
+    listener.door("pkey_mprotect");
 }
 
 #[test]
@@ -260,6 +155,7 @@ fn files_without_a_name_are_told_of_when_they_are_executed_or_mapped() {
     let memory = listener.hear_nothing(|| Memory::map(READ | WRITE, libc::MAP_PRIVATE, descriptor));
     let (record, ()) = listener.hear_one(|| memory.protect(READ | EXEC));
     assert_eq!(listener.number(&record, "how"), 2);
+    listener.door("mprotect of a deleted file");
 
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
     let memory = File::from(rustix::fs::memfd_create("program", flags).unwrap());
@@ -272,62 +168,8 @@ fn files_without_a_name_are_told_of_when_they_are_executed_or_mapped() {
     let exec = of.iter().find(|r| listener.number(r, "how") == 1).expect("its exec");
     assert_eq!(listener.number(exec, "file.flags") & 3, 1, "a memfd");
     assert_eq!(listener.text(exec, "file.path"), "/memfd:program");
+    listener.door("exec of a memfd");
     listener.hear_nothing(|| run(&programs.copy("true"), &[]));
-}
-
-/// A child that waits to be looked into.
-struct Subject(Child);
-
-impl Subject {
-    fn start() -> Self {
-        Self(Command::new("/bin/sleep").arg("1000").stdout(Stdio::null()).spawn().unwrap())
-    }
-
-    fn pid(&self) -> i32 {
-        self.0.id() as i32
-    }
-
-    fn seize(&self) {
-        // SAFETY: a child of ours, which is let go again.
-        unsafe {
-            let none = ptr::null_mut::<libc::c_void>();
-            assert_eq!(libc::ptrace(libc::PTRACE_SEIZE, self.pid(), none, none), 0);
-            libc::ptrace(libc::PTRACE_INTERRUPT, self.pid(), none, none);
-            assert_eq!(libc::waitpid(self.pid(), ptr::null_mut(), 0), self.pid());
-            assert_eq!(libc::ptrace(libc::PTRACE_DETACH, self.pid(), none, none), 0);
-        }
-    }
-
-    fn vm(&self, call: libc::c_long) -> libc::c_long {
-        let mut byte = 0_u8;
-        let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-        // Nothing is there; that is found out after it was asked for.
-        let remote = libc::iovec { iov_base: ptr::null_mut(), iov_len: 1 };
-        // SAFETY: reads or writes one byte of ours at most.
-        unsafe { libc::syscall(call, self.pid(), &raw const local, 1, &raw const remote, 1, 0) }
-    }
-
-    fn pidfd(&self) -> File {
-        use std::os::fd::FromRawFd;
-        // SAFETY: a plain system call; the descriptor is ours alone.
-        unsafe { File::from_raw_fd(libc::syscall(libc::SYS_pidfd_open, self.pid(), 0) as RawFd) }
-    }
-
-    fn get_fd(&self, pidfd: &File) -> libc::c_long {
-        // SAFETY: a plain system call; what it gives is closed as this process ends.
-        unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), 1, 0) }
-    }
-
-    fn proc(&self, file: &str) -> String {
-        format!("/proc/{}/{file}", self.pid())
-    }
-}
-
-impl Drop for Subject {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
 }
 
 #[test]
@@ -338,9 +180,11 @@ fn who_looks_into_a_process_or_takes_hold_of_it_is_told_of() {
     let Some(mut listener) = Listener::to(kind, "ringfence_process_trace") else { return };
     let subject = Subject::start();
     listener.hear_of(&subject, &[("access", hold)], || subject.seize());
+    listener.door("ptrace");
     listener.hear_of(&subject, &[("access", look)], || {
         fs::read(subject.proc("environ")).unwrap();
     });
+    listener.door("/proc/PID/environ and its like");
     listener.hear_of(&subject, &[("access", hold)], || {
         File::open(subject.proc("mem")).unwrap();
     });
@@ -349,6 +193,7 @@ fn who_looks_into_a_process_or_takes_hold_of_it_is_told_of() {
     });
     let pidfd = subject.pidfd();
     listener.hear_of(&subject, &[("access", hold)], || assert!(subject.get_fd(&pidfd) >= 0));
+    listener.door("pidfd_getfd");
     listener.hear_nothing(|| fs::read("/proc/self/environ").unwrap());
     listener.hear_nothing(|| fs::read(subject.proc("comm")).unwrap());
 
@@ -375,6 +220,7 @@ fn who_looks_into_a_process_or_takes_hold_of_it_is_told_of() {
     let of = listener.client.of(pid);
     let record = of.iter().find(|r| listener.number(r, "access") == me).expect("told of");
     assert_eq!(listener.number(record, "target.pid"), u64::from(std::process::id()));
+    listener.door("PTRACE_TRACEME");
 }
 
 #[test]
@@ -386,15 +232,19 @@ fn the_memory_of_another_process_is_reached_by_four_ways_that_are_told_apart() {
     let (read, write, either) = (1, 2, 3);
     let [by_ptrace, by_mem, by_vm, by_madvise] = [1, 2, 3, 4];
     listener.hear_of(&subject, &[("access", either), ("by", by_ptrace)], || subject.seize());
+    listener.door("ptrace");
     listener.hear_of(&subject, &[("access", either), ("by", by_mem)], || {
         File::open(subject.proc("mem")).unwrap();
     });
+    listener.door("/proc/PID/mem");
     listener.hear_of(&subject, &[("access", read), ("by", by_vm)], || {
         subject.vm(libc::SYS_process_vm_readv);
     });
+    listener.door("process_vm_readv");
     listener.hear_of(&subject, &[("access", write), ("by", by_vm)], || {
         subject.vm(libc::SYS_process_vm_writev);
     });
+    listener.door("process_vm_writev");
     let pidfd = subject.pidfd();
     listener.hear_of(&subject, &[("access", write), ("by", by_madvise)], || {
         let nothing = libc::iovec { iov_base: ptr::null_mut(), iov_len: LENGTH };
@@ -457,6 +307,7 @@ fn credentials_that_change_are_told_of_with_what_they_were_and_will_be() {
     assert_eq!(listener.number(&record, "by"), capset);
     let gone = record.actor("effective") & !listener.number(&record, "effective");
     assert_eq!(gone, 1 << 25);
+    listener.door("capset");
 }
 
 #[test]
@@ -484,6 +335,7 @@ fn a_bpf_program_that_is_loaded_is_told_of_with_its_name_and_a_map_is_not() {
     assert_eq!(listener.number(&record, "program_type"), 1);
     assert_eq!(listener.number(&record, "instructions"), 2);
     assert_eq!(record.bytes("ringfence_bpf_load.name", 9), b"of_tests\0");
+    listener.door("bpf, BPF_PROG_LOAD");
     let mut map = [0_u64; 18];
     // An array with a key and a value of four bytes, and one entry.
     map[0] = 2 | 4 << 32;
@@ -529,6 +381,8 @@ fn a_module_or_another_kernel_is_told_of_from_a_file_and_from_memory() {
         assert_eq!(done, -1);
         assert_eq!(listener.number(&record, "from"), 1, "{}", kind.name());
         assert_eq!(listener.text(&record, "file.path"), path.to_str().unwrap());
+        let module = kind == EventType::MODULE_LOAD;
+        listener.door(if module { "finit_module" } else { "kexec_file_load" });
         // SAFETY: as above; kexec of no segments unloads what is not there.
         let (record, _) = listener.hear_one(|| unsafe {
             if kind == EventType::MODULE_LOAD {
@@ -539,6 +393,7 @@ fn a_module_or_another_kernel_is_told_of_from_a_file_and_from_memory() {
         });
         assert_eq!(listener.number(&record, "from"), 2, "{}", kind.name());
         assert_eq!(listener.number(&record, "file.inode"), 0);
+        listener.door(if module { "init_module" } else { "kexec_load" });
         listener.hear_nothing(|| fs::read(&path).unwrap());
     }
 }
@@ -557,4 +412,5 @@ fn a_module_that_goes_is_told_of_with_its_name() {
     // SAFETY: a plain system call with a string.
     assert_eq!(unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), 0) }, 0);
     client.read_until(|r| r.text("ringfence_module_unload.name") == module);
+    println!("door: notify module_unload delete_module");
 }

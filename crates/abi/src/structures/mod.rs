@@ -2,6 +2,7 @@
 //! The structures of `api/ringfence.h`: the parts that all records share here, those of the events in a
 //! file for each area. `tests/layout.rs` holds them to the header, field by field.
 
+mod file;
 mod image;
 mod memory;
 mod process;
@@ -10,6 +11,7 @@ mod verdict;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub use file::*;
 pub use image::*;
 pub use memory::*;
 pub use process::*;

@@ -131,6 +131,13 @@ pub(crate) fn sample_of_each() -> Vec<(EventType, RecordBuffer)> {
             b.part.file.path = b.path(b"/memfd:x");
             b.part.how = FILELESS_EXEC;
         }),
+        built::<FileOpen>(E::FileOpen, |b| {
+            b.part.file = file(14);
+            b.part.file.path = b.path(b"/srv/secrets");
+            (b.part.flags, b.part.access) = (0x8001, 3);
+            b.header.classes = CLASS_ASK;
+            (b.header.event_id, b.header.deadline) = (8, 6_000_000_000);
+        }),
         built::<KernelFinding>(E::KernelFinding, |b| {
             b.part.check = b.text(b"syscall_table");
             b.part.technique = b.text(b"hooked");

@@ -20,6 +20,8 @@ use crate::event::{Class, ClassSet, EventType};
 const PATH_MAX: usize = 4096;
 /// shadow's useradd has no longer name.
 const USER_MAX: usize = 32;
+/// Directories and files that one grant names.
+const WATCHED_MAX: usize = 16;
 /// Digests of one executable: of the versions that are around at once.
 const DIGESTS_MAX: usize = 64;
 
@@ -54,12 +56,14 @@ pub(super) fn grant(name: &str, text: &str) -> Result<Grant, Vec<GrantError>> {
         ))),
     };
     let events = events(&mut problems, &file.events);
+    let watched = watched(&mut problems, file.watched, &file.events, &events);
     match (client, altitude, scope) {
         (Some(client), Some(altitude), Some(scope)) if problems.found.is_empty() => Ok(Grant {
             client,
             altitude,
             draft: file.draft,
             identity,
+            watched,
             scope,
             limits,
             demotion,
@@ -214,6 +218,42 @@ fn absolute_path(problems: &mut Problems<'_>, key: &str, path: &Spanned<String>)
         );
     }
     good
+}
+
+/// What is below these paths is asked about as it is opened: without any, all would be, or nothing.
+fn watched(
+    problems: &mut Problems<'_>,
+    paths: Vec<Spanned<String>>,
+    table: &Spanned<BTreeMap<Spanned<String>, file::Event>>,
+    events: &BTreeMap<EventType, EventGrant>,
+) -> Vec<String> {
+    let open = EventType::FILE_OPEN;
+    let asked = events.get(&open).is_some_and(|granted| granted.classes.contains(Class::Ask));
+    if asked && paths.is_empty() {
+        let names = table.get_ref().keys();
+        let place = names.filter(|name| name.get_ref() == open.name()).map(Spanned::span).next();
+        let message = format!("{open} is asked about, and nothing says for which files");
+        let help = "add the directories before the first table: watched = [\"/srv/data\"]";
+        problems.at(place.unwrap_or(0..0), message, help);
+    }
+    if let Some(first) = paths.first()
+        && !asked
+    {
+        let message = format!("files are watched, and the client is not asked about {open}");
+        problems.at(
+            first.span(),
+            message,
+            "remove watched, or add an event file_open with \"ask\"",
+        );
+    }
+    if let Some(path) = paths.get(WATCHED_MAX) {
+        let message = format!("{} paths are more than {WATCHED_MAX}", paths.len());
+        problems.at(path.span(), message, "name a directory above them");
+    }
+    for path in &paths {
+        absolute_path(problems, "watched", path);
+    }
+    paths.into_iter().map(Spanned::into_inner).collect()
 }
 
 fn scope(problems: &mut Problems<'_>, table: Spanned<file::Scope>) -> Option<Scope> {

@@ -19,6 +19,8 @@ pub(super) struct File {
     pub(super) draft: bool,
     pub(super) identity: Spanned<Identity>,
     #[serde(default)]
+    pub(super) watched: Vec<Spanned<String>>,
+    #[serde(default)]
     pub(super) scope: Option<Spanned<Scope>>,
     #[serde(default)]
     pub(super) limits: Limits,

@@ -14,6 +14,7 @@ pub(super) const KEYS: [(&str, &str); 32] = [
     ("sha256", "write a list of digests: sha256 = [\"64 hexadecimal digits\"]"),
     ("uid", "write a number: uid = 990"),
     ("user", "write the name of a user: user = \"sensor\""),
+    ("watched", "write a list of absolute paths: watched = [\"/srv/data\"]"),
     ("scope", "write a table [scope] with see, and cgroup where see = \"cgroup\""),
     ("see", "write one of \"host\", \"descendants\", \"cgroup\""),
     ("cgroup", "write the path of a cgroup as in /proc/PID/cgroup: cgroup = \"/ci.slice\""),

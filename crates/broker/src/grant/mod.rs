@@ -43,6 +43,9 @@ pub struct Grant {
     pub draft: bool,
     /// Who it is.
     pub identity: Identity,
+    /// Directories and files of which it may be asked about opening: absolute paths; none unless it
+    /// may be asked about `file_open`.
+    pub watched: Vec<String>,
     /// What it can see.
     pub scope: Scope,
     /// How much it gets.

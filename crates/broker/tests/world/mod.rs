@@ -89,6 +89,7 @@ impl Spec {
         let Self { misses, draft, more, .. } = self;
         format!(
             "client = \"com.example.{name}\"\naltitude = \"{altitude}\"\ndraft = {draft}\n\
+             watched = [\"/srv\"]\n\
              [identity]\nexecutable = \"/opt/{name}\"\n\
              [limits]\nmax_pending = {max_pending}\nmax_cached = {max_cached}\nmax_muted = 2\n\
              [demotion]\nmisses = {misses}\nseconds = 10\n\

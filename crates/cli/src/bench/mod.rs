@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `ringfence bench`: measures on this machine, prints a table, and holds it against the goals.
 
+mod api;
 mod checks;
 mod guard;
 mod mutations;
@@ -13,7 +14,7 @@ use clap::{Args, Subcommand};
 use crate::Ending;
 use crate::screen::{Output, Style, Table, Tone};
 
-/// Measure the reader and the guard on this machine, against the goals
+/// Measure the reader, the guard and the security API on this machine, against the goals
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -22,6 +23,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Subject {
+    Api(api::Arguments),
     Reader(reader::Arguments),
     Guard(guard::Arguments),
     Mutations(mutations::Arguments),
@@ -31,6 +33,7 @@ enum Subject {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let style = Style::of_stdout();
     let bench = match &arguments.subject {
+        Subject::Api(arguments) => api::run(arguments, style)?,
         Subject::Reader(arguments) => reader::run(arguments, style)?,
         Subject::Guard(arguments) => guard::run(arguments, style)?,
         Subject::Mutations(arguments) => mutations::run(arguments, style)?,

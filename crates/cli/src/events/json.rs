@@ -204,6 +204,11 @@ enum Part<'a> {
         file: Option<File<'a>>,
         how: String,
     },
+    Open {
+        file: Option<File<'a>>,
+        access: Vec<String>,
+        flags: String,
+    },
     Finding {
         check: Cow<'a, str>,
         technique: Cow<'a, str>,
@@ -444,6 +449,11 @@ fn part(event: Event<'_>) -> Part<'_> {
         Event::MemoryFileless(fileless) => Part::Fileless {
             file: file(&fileless.file, fileless.path()),
             how: word(fileless.how, words::FILELESS),
+        },
+        Event::FileOpen(open) => Part::Open {
+            file: file(&open.file, open.path()),
+            access: bits(open.access, words::PROTECTION),
+            flags: format!("{:#x}", open.flags),
         },
         Event::KernelFinding(finding) => Part::Finding {
             check: lossy(finding.check()),

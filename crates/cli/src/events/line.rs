@@ -159,6 +159,9 @@ fn details(event: Event<'_>) -> String {
         Event::MemoryFileless(fileless) => {
             format!("{} of {}", word(fileless.how, words::FILELESS), path(fileless.path()))
         }
+        Event::FileOpen(open) => {
+            format!("{} to {}", path(open.path()), bits(open.access, words::PROTECTION).join("+"))
+        }
         Event::KernelFinding(finding) => {
             let (check, technique) = (shown(finding.check()), shown(finding.technique()));
             let state = word(finding.state, words::FINDING);

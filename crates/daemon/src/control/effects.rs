@@ -77,7 +77,10 @@ impl<K: Kernel> Control<K> {
         slot: Slot,
         masks: &Masks,
     ) -> Result<(), KernelError> {
-        let granted = self.broker.grant(slot).map(|grant| &grant.events);
+        let grant = self.broker.grant(slot);
+        let opens = grant.filter(|_| masks.ask.contains(broker::event::EventType::FILE_OPEN));
+        let watching = self.kernel.watch(slot, opens.map_or(&[], |grant| &grant.watched));
+        let granted = grant.map(|grant| &grant.events);
         let asked = granted.into_iter().flatten().filter(|(event, _)| masks.ask.contains(**event));
         let terms = asked.map(|(event, granted)| {
             let deny_full = granted.failure.queue_full == Fallback::Deny;
@@ -85,7 +88,8 @@ impl<K: Kernel> Control<K> {
         });
         let terms = terms.collect();
         self.kernel.subscribe(slot, masks, &terms)?;
-        self.allow_rules(slot, masks)
+        self.allow_rules(slot, masks)?;
+        watching
     }
 
     pub(super) fn end(&mut self, slot: Slot) -> Result<(), KernelError> {

@@ -110,10 +110,17 @@ impl Asking {
             .map_err(failed("waiting for questions"))
     }
 
-    pub(super) fn availability(&self, event: EventType, hooks: Result<(), String>) -> Availability {
+    /// `hooks`: whether programs ask about the event, or why not; and what of it they cannot ask about.
+    pub(super) fn availability(
+        &self,
+        event: EventType,
+        hooks: Result<Option<&'static str>, String>,
+    ) -> Availability {
+        let gate = "LSM hook, waiting in the gate";
         match (&self.gate, hooks, &self.fanotify) {
-            (Ok(_), Ok(()), _) => {
-                Availability::Available { mechanism: "LSM hook, waiting in the gate".into() }
+            (Ok(_), Ok(None), _) => Availability::Available { mechanism: gate.into() },
+            (Ok(_), Ok(Some(never)), _) => {
+                Availability::Reduced { mechanism: gate.into(), reason: never.into() }
             }
             (Ok(_), Err(reason), _) => Availability::Unavailable { reason },
             (Err(_), _, Ok(_)) if event == EventType::PROCESS_EXEC => Availability::Reduced {

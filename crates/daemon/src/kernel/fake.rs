@@ -46,6 +46,8 @@ pub struct FakeSlot {
     pub masks: Masks,
     /// The terms of what it is asked about.
     pub terms: BTreeMap<EventType, Terms>,
+    /// Where it is asked about the opening of files.
+    pub watched: Vec<String>,
     /// The process that is exempt of questions.
     pub exempt: Option<ProcessKey>,
     /// Questions that it was to be given, with their deadlines.
@@ -123,6 +125,11 @@ impl Kernel for FakeKernel {
     ) -> Result<(), KernelError> {
         let slot = self.slot("subscribe", slot)?;
         (slot.masks, slot.terms) = (*masks, terms.clone());
+        Ok(())
+    }
+
+    fn watch(&mut self, slot: Slot, paths: &[String]) -> Result<(), KernelError> {
+        self.slot("watch", slot)?.watched = paths.to_vec();
         Ok(())
     }
 

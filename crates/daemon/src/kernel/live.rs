@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use broker::effect::Masks;
 use broker::event::{Class, EventSet, EventType};
 use broker::slot::{FileKey, ProcessKey, Slot};
 use broker::time::Time;
 use broker::verdict::Outcome;
-use probes::events::{AskTerms, EventCoverage, Hooks, Mechanism, Mute, Ring};
+use probes::events::{AskTerms, EventCoverage, Hooks, Mechanism, Mute, Ring, WatchedFile};
 use probes::{ProcessKeys, RulesError};
 use rules::{Collection, RuleSet};
 
@@ -97,7 +97,8 @@ impl Kernel for LiveKernel {
             return lacking("nothing tells of it in this version");
         };
         if class == Class::Ask {
-            return self.asking.availability(event, found.ask.clone().map(|_| ()));
+            let hooks = found.ask.clone().map(|_| found.kind.never_asked());
+            return self.asking.availability(event, hooks);
         }
         let name = |mechanism: &Mechanism| match mechanism {
             Mechanism::Tracepoint => "tracepoint".to_owned(),
@@ -155,6 +156,18 @@ impl Kernel for LiveKernel {
             })
             .collect();
         self.hooks.ask(number(slot), &asked).map_err(failed("having a client asked"))
+    }
+
+    fn watch(&mut self, slot: Slot, paths: &[String]) -> Result<(), KernelError> {
+        let (mut found, mut lacking) = (Vec::new(), Ok(()));
+        for path in paths {
+            match WatchedFile::find(Path::new(path)) {
+                Ok(file) => found.push(file),
+                Err(error) => lacking = Err(failed("watching a directory")(error)),
+            }
+        }
+        self.hooks.watch(number(slot), found).map_err(failed("watching a directory"))?;
+        lacking
     }
 
     fn exempt(&mut self, slot: Slot, process: ProcessKey) -> Result<(), KernelError> {

@@ -163,6 +163,10 @@ pub trait Kernel {
         terms: &BTreeMap<EventType, Terms>,
     ) -> Result<(), KernelError>;
 
+    /// From now on the slot's client is asked about the opening of what lies below these paths, and of
+    /// nothing else. A path that leads nowhere is an error, and the others count.
+    fn watch(&mut self, slot: Slot, paths: &[String]) -> Result<(), KernelError>;
+
     /// The process is the slot's client: it never waits for a verdict, and what it starts never for
     /// its.
     fn exempt(&mut self, slot: Slot, process: ProcessKey) -> Result<(), KernelError>;

@@ -83,6 +83,10 @@ impl Kernel for Shared {
     ) -> Result<(), KernelError> {
         self.get().subscribe(slot, masks, terms)
     }
+    fn watch(&mut self, slot: Slot, paths: &[String]) -> Result<(), KernelError> {
+        self.get().watch(slot, paths)
+    }
+
     fn exempt(&mut self, slot: Slot, process: ProcessKey) -> Result<(), KernelError> {
         self.get().exempt(slot, process)
     }

@@ -23,7 +23,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 };
 
 /// Programs of tests.
-const TESTS: [&str; 3] = ["events", "rings", "lsm_events"];
+const TESTS: [&str; 4] = ["events", "rings", "lsm_events", "doors"];
 /// A module that does nothing, and is unloaded to be told of.
 const MODULE: &str = "dummy";
 const LIMIT: Duration = Duration::from_secs(600);

@@ -15,6 +15,7 @@ mod churn;
 mod doctor;
 mod events;
 mod finding;
+mod figures;
 mod gate;
 mod matrix;
 mod modules;
@@ -47,6 +48,7 @@ pub fn all() -> Vec<Scenario> {
         verdicts::SCENARIO,
         finding::SCENARIO,
         doctor::SCENARIO,
+        figures::SCENARIO,
     ]
 }
 
@@ -68,9 +70,10 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         "mutations" => 30,
         "ringfence-check" => 20,
         "gate" => 40,
-        "verdicts" => 40,
+        "verdicts" => 90,
         "finding" => 60,
         "doctor" => 20,
+        figures::NAME => 120,
         "boots" => 10,
         _ => 300,
     }

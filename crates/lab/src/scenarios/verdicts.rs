@@ -4,6 +4,9 @@
 //! The product is an ordinary process of the user nobody. With a gate it is asked about every exec;
 //! where there is none (before 6.12) about what lies in a directory that the daemon was given. Then it
 //! dies, and then the daemon: each time all goes on as the grant says.
+//!
+//! Where there is a gate, crates/daemon/examples/verdict_trial then tries what else can be asked about:
+//! modules, programs of BPF, kexec, files.
 
 use std::time::{Duration, Instant};
 
@@ -41,6 +44,29 @@ not_connected = "allow"
 /// What is allowed: all programs of the guest, and one of those that are tried.
 const LIST: &str = "/usr/bin/busybox\n/bin/busybox\n/bin/env\n/usr/bin/ringfence\n/lab/agent\n/tried/busybox-known\n";
 
+/// Grants of the trial: of one client that has all denied that it does not answer, and of one that has it
+/// allowed.
+fn trial_grant(client: &str, altitude: u32, default: &str) -> String {
+    let mut text = format!(
+        "client = \"org.example.{client}\"\naltitude = \"{altitude}\"\ndraft = true\n\
+         watched = [\"/tried/watched\"]\n[identity]\nexecutable = \"{TRIAL}\"\nuser = \"nobody\"\n\
+         [demotion]\nmisses = 100\n"
+    );
+    for event in ["module_load", "bpf_load", "kexec_load", "file_open"] {
+        text.push_str(&format!(
+            "[events.{event}]\nclasses = [\"ask\"]\ndeadline_ms = 10000\n[events.{event}.failure]\n\
+             deadline_missed = \"{default}\"\nqueue_full = \"{default}\"\n\
+             client_died = \"{default}\"\nnot_connected = \"allow\"\n\
+             ringfenced_gone = \"{default}\"\n"
+        ));
+    }
+    text
+}
+
+const TRIAL: &str = "/lab/verdict_trial";
+/// A module that does nothing.
+const MODULE: &str = "dummy";
+
 const LIMIT: Duration = Duration::from_secs(120);
 
 fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
@@ -48,7 +74,9 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let boot = Boot::new()
         .file(programs.ringfence(), "/usr/bin/ringfence")
         .file(programs.binary("ringfenced")?, "/usr/bin/ringfenced")
-        .file(programs.binary("allow-list")?, "/usr/bin/allow-list");
+        .file(programs.binary("allow-list")?, "/usr/bin/allow-list")
+        .file(programs.example("verdict_trial")?, TRIAL)
+        .module(MODULE);
     let vm = cell.boot(&boot)?;
     vm.shell(
         "mkdir -p /etc/ringfence/grants.d /tried && cp /bin/busybox /tried/busybox-known && \
@@ -56,6 +84,15 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
          echo 'nobody:x:65534:65534::/:/usr/bin/sh' >>/etc/passwd",
     )?;
     vm.put("/etc/ringfence/grants.d/allow-list.toml", 0o644, GRANT.as_bytes())?;
+    for (client, altitude, default) in [("strict", 410_000, "deny"), ("lax", 420_000, "allow")] {
+        let grant = trial_grant(client, altitude, default);
+        vm.put(&format!("/etc/ringfence/grants.d/{client}.toml"), 0o644, grant.as_bytes())?;
+    }
+    vm.shell(
+        "mkdir -p /tried/watched/below /tried/free /tried/elsewhere && echo 1 >/tried/free/other && \
+         echo 1 >/tried/watched/below/secret && mount --bind /tried/watched/below /tried/elsewhere && \
+         rmmod dummy",
+    )?;
     vm.put("/tried/list", 0o644, LIST.as_bytes())?;
 
     let has_gate = cell.kernel().series() >= (6, 12);
@@ -84,6 +121,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     for _ in 0..20 {
         expect_same("a known program", tried(&vm, "known")?, None)?;
     }
+    cell.keep("doors.out", b"door: ask process_exec execve\n")?;
     let clients = vm.shell("ringfence clients --json")?;
     cell.keep("clients.json", clients.as_bytes())?;
     ensure!(clients.contains("org.example.allow-list"), "not among the clients: {clients}");
@@ -98,13 +136,34 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
         ensure!(began.elapsed() < LIMIT, "what a dead product denied is still denied");
     }
 
+    let held = if has_gate { try_out(cell, &vm)? } else { 0 };
+
     // And so does the daemon.
     vm.shell("killall -KILL ringfenced")?;
     daemon.wait()?;
     expect_same("a program without a daemon", tried(&vm, "unknown")?, None)?;
     vm.power_off();
-    let how = if has_gate { "the gate" } else { "fanotify" };
-    Ok(Outcome::passed(format!("through {how}")))
+    if has_gate {
+        return Ok(Outcome::passed(format!(
+            "through the gate; {held} things hold of what else is asked"
+        )));
+    }
+    Ok(Outcome::passed("through fanotify"))
+}
+
+/// Runs the trial. Gives how many things hold.
+fn try_out(cell: &Cell<'_>, vm: &Vm) -> anyhow::Result<usize> {
+    let module = format!("/lab/modules/{MODULE}.ko");
+    let ran = vm.try_run_within(&[TRIAL, &module, &cell.kernel().vmlinuz_in_guest()], LIMIT * 3)?;
+    cell.keep("trial.out", &ran.out)?;
+    cell.keep("trial.err", &ran.err)?;
+    let (text, errors) = (ran.text(), ran.errors());
+    ensure!(ran.code == 0, "exit code {}: {}\n{text}", ran.code, errors.trim());
+    let held = text.lines().filter(|line| line.starts_with("ok: ")).count();
+    let said = text.lines().find_map(|line| line.strip_suffix(" things hold"));
+    let said: usize = said.context("it does not say how many things hold")?.parse()?;
+    expect_same("things that hold", held, said)?;
+    Ok(held)
 }
 
 /// Executes one of the two programs, which are busybox by names that it knows itself by. Gives why it could not be.

@@ -10,6 +10,7 @@ use super::shared::{BUFFERS_EACH, BUFFERS_MOST};
 use super::types::{EventType, HOOKS, Hook, Mechanism};
 use crate::error::ProbeError;
 use crate::features::lsm_programs_are_called;
+use crate::kernel_types;
 use crate::object::{self, Kind, Own};
 use crate::rules::Rules;
 
@@ -31,6 +32,8 @@ const AREAS: &[(&str, &[u8])] = &[
     built!("image"),
     built!("memory"),
     built!("verdicts"),
+    built!("verdicts_kernel"),
+    built!("verdicts_file"),
 ];
 
 /// Why a program cannot be used, or what it was attached with.
@@ -140,7 +143,10 @@ impl Objects {
         for hook in hooks {
             match self.load_some(area, &[hook]) {
                 Ok(object) => self.add(object, &[hook])?,
-                Err(error) => self.programs.push(refused(hook, &error)),
+                Err(error) => {
+                    let state = State::Refused(why_refused(area, hook, &error));
+                    self.programs.push(Program { hook, state });
+                }
             }
         }
         Ok(())
@@ -215,7 +221,13 @@ impl Objects {
     /// By which mechanism a type is told of: the best whose programs are all there. Where there is
     /// none, why the last one is not.
     pub(super) fn mechanism(&self, kind: EventType) -> Result<Mechanism, String> {
-        let mut reason = "its programs were not to be loaded".to_owned();
+        let told = |hook: &Hook| {
+            hook.types.contains(&kind) && Mechanism::TELLING.contains(&hook.mechanism)
+        };
+        let mut reason = match HOOKS.iter().any(told) {
+            true => "its programs were not to be loaded".to_owned(),
+            false => "no program tells of it in this version".to_owned(),
+        };
         for mechanism in Mechanism::TELLING {
             match self.served_by(kind, mechanism) {
                 Some(Ok(())) => return Ok(mechanism),
@@ -324,6 +336,30 @@ fn attach(loaded: &[Object], object: usize, hook: &Hook) -> Result<(Link, Own), 
     let mut own = Own::default();
     own.add(Kind::Link, link.as_fd())?;
     Ok((link, own))
+}
+
+/// Why the kernel does not take a program: what is known of its hook, else what it said.
+fn why_refused(area: (&str, &[u8]), hook: &Hook, error: &ProbeError) -> String {
+    let said = error.to_string();
+    let section = open(area).ok().and_then(|object| {
+        let program = object.progs().find(|program| program.name() == hook.program)?;
+        Some(program.section().to_string_lossy().into_owned())
+    });
+    let Some((kind @ ("lsm" | "lsm.s"), name)) =
+        section.as_deref().and_then(|section| section.split_once('/'))
+    else {
+        return said;
+    };
+    if let Ok(false) = kernel_types::has_function(&format!("bpf_lsm_{name}")) {
+        return format!("this kernel has no LSM hook {name}");
+    }
+    if kind == "lsm.s" && said.contains("is not sleepable") {
+        return format!(
+            "{name} is not among this kernel's hooks at which programs may sleep \
+             (kernel/bpf/bpf_lsm.c, sleepable_lsm_hooks)"
+        );
+    }
+    said
 }
 
 fn open((_, bytes): (&str, &[u8])) -> libbpf_rs::Result<OpenObject> {

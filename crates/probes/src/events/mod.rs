@@ -14,6 +14,7 @@ mod mutes;
 mod ruled;
 pub(crate) mod shared;
 mod types;
+mod watched;
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -39,6 +40,8 @@ use shared::{
     WRITE_NO_RING, Word, WriteCall, WriteContext,
 };
 pub use types::{EventType, Mechanism};
+use watched::Watched;
+pub use watched::WatchedFile;
 
 const WHAT: &str = "changing what a client hears of";
 
@@ -124,6 +127,7 @@ pub struct Hooks {
     subscribers: [Subscribers; TYPES],
     asked: [Asked; TYPES],
     mutes: Mutes,
+    watched: Watched,
     admitted: u64,
     /// Types that rules are for.
     ruled: u64,
@@ -165,6 +169,7 @@ impl Hooks {
             subscribers: [Subscribers::default(); TYPES],
             asked: [Asked::default(); TYPES],
             mutes: Mutes::default(),
+            watched: Watched::default(),
             admitted: 0,
             ruled: 0,
             no_gate: gate_support().err(),
@@ -191,10 +196,11 @@ impl Hooks {
             None => Err("what tells of it is passed when it is done".to_owned()),
         };
         let ask = |kind| match (self.objects.served_by(kind, Mechanism::Gate), &self.no_gate) {
-            (Some(Ok(())), None) => Ok(Mechanism::Gate),
-            (Some(Err(why)), _) => Err(why.to_owned()),
-            (Some(Ok(())), Some(why)) => Err(why.clone()),
             (None, _) => Err("no program asks about it".to_owned()),
+            // Where nobody can wait, what else is missing does not matter.
+            (Some(_), Some(why)) => Err(why.clone()),
+            (Some(Err(why)), None) => Err(why.to_owned()),
+            (Some(Ok(())), None) => Ok(Mechanism::Gate),
         };
         let coverage = |kind| EventCoverage {
             kind,
@@ -261,6 +267,7 @@ impl Hooks {
         self.check(slot)?;
         self.subscribe(slot, 0)?;
         self.ask(slot, &[])?;
+        self.watch(slot, Vec::new())?;
         for mute in self.mutes.of(slot) {
             self.unmute(slot, &mute)?;
         }

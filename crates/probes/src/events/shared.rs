@@ -87,7 +87,7 @@ pub(crate) struct ProcessKey {
 }
 
 /// `struct executable_key`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(C)]
 pub(crate) struct ExecutableKey {
     pub(crate) device: u64,

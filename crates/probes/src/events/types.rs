@@ -8,7 +8,7 @@
 pub struct EventType(u8);
 
 /// All types that programs of the kernel make, with their names as in api/ringfence.h.
-const NAMES: [(&str, EventType); 17] = [
+const NAMES: [(&str, EventType); 18] = [
     ("process_exec", EventType::PROCESS_EXEC),
     ("process_fork", EventType::PROCESS_FORK),
     ("process_exit", EventType::PROCESS_EXIT),
@@ -26,6 +26,7 @@ const NAMES: [(&str, EventType); 17] = [
     ("memory_protect", EventType::MEMORY_PROTECT),
     ("memory_access", EventType::MEMORY_ACCESS),
     ("memory_fileless", EventType::MEMORY_FILELESS),
+    ("file_open", EventType::FILE_OPEN),
 ];
 
 impl EventType {
@@ -63,6 +64,25 @@ impl EventType {
     pub const MEMORY_ACCESS: Self = Self(34);
     /// A file without a name is executed or mapped executable.
     pub const MEMORY_FILELESS: Self = Self(35);
+    /// A file is opened.
+    pub const FILE_OPEN: Self = Self(40);
+
+    /// What of an event nobody can be asked about on any kernel, where there is such a thing.
+    #[must_use]
+    pub fn never_asked(self) -> Option<&'static str> {
+        match self {
+            Self::MODULE_LOAD => Some(
+                "not what comes from memory (init_module), whose hook kernel_load_data is not among \
+                 those at which programs may sleep: that is decided as if nobody had answered",
+            ),
+            Self::KEXEC_LOAD => Some(
+                "not what comes from memory (kexec_load), whose hook kernel_load_data is not among \
+                 those at which programs may sleep: that is decided as if nobody had answered",
+            ),
+            Self::FILE_OPEN => Some("only of what lies below the directories that a grant names"),
+            _ => None,
+        }
+    }
 
     /// All types that programs of the kernel make, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Self> {
@@ -172,6 +192,10 @@ pub(super) const HOOKS: &[Hook] = {
         hook(Lsm, "memory", "fileless_exec", &[E::MEMORY_FILELESS]),
         hook(Gate, "verdicts", "process_exec_asked", &[E::PROCESS_EXEC]),
         hook(Gate, "verdicts", "image_map_asked", &[E::IMAGE_MAP]),
+        hook(Gate, "verdicts_kernel", "load_file_asked", &[E::MODULE_LOAD, E::KEXEC_LOAD]),
+        hook(Gate, "verdicts_kernel", "load_memory_unasked", &[E::MODULE_LOAD, E::KEXEC_LOAD]),
+        hook(Gate, "verdicts_kernel", "bpf_load_asked", &[E::BPF_LOAD]),
+        hook(Gate, "verdicts_file", "file_open_asked", &[E::FILE_OPEN]),
     ]
 };
 

@@ -2,6 +2,7 @@
 //! Clients for tests: hooks with rings that the test reads itself, and programs to be run.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod listener;
 pub(crate) mod record;
 pub(crate) mod ring;
 

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Files.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::File;
+
+/// A file is opened. Draft.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct FileOpen {
+    /// The file.
+    pub file: File,
+    /// `O_…` as open(2) has them.
+    pub flags: u32,
+    /// What is to be done with it: `PROT_…`, `PROT_EXEC` where the kernel opens it to execute it.
+    pub access: u32,
+}

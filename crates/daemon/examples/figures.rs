@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an exec costs with those who listen and those who are asked, by the clock: in the lab, where a
+//! nanosecond is an instruction.
+//!
+//! ```text
+//! figures observers            with 0, 1, 8 and 26 clients that are told of it
+//! figures asked                with 1 and 8 clients that are asked, and with their answers known
+//! figures decide CLIENT KEEP   a client that allows all, as itself or (keep) for good
+//! ```
+//!
+//! One exec is a fork, the exec of a program that ends at once, and the wait for it: what a shell does.
+//! `asked` needs a `ringfenced` that runs, with grants for org.example.asker0 to 7 (see
+//! crates/lab/src/scenarios/figures.rs). Rings are not read while it is measured: what a client does with
+//! its records is its own.
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use probes::events::{EventType, Hooks};
+use sdk::abi::Class;
+use sdk::{SessionOptions, Subscription, Verdict};
+
+const PROGRAM: &str = "/tmp/program";
+/// As often as fits into a ring.
+const TIMES: u32 = 200;
+/// The least of so many tries is taken: what else the machine does only adds.
+const TRIES: u32 = 4;
+const RING: u32 = 1 << 20;
+const NOBODY: u32 = 65534;
+
+/// A program that ends at once.
+#[rustfmt::skip]
+const BYTES: [u8; 129] = *b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\
+    \x02\0\x3e\0\x01\0\0\0\x78\0\x40\0\0\0\0\0\x40\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
+    \0\0\0\0\x40\0\x38\0\x01\0\0\0\0\0\0\0\
+    \x01\0\0\0\x05\0\0\0\0\0\0\0\0\0\0\0\0\0\x40\0\0\0\0\0\0\0\x40\0\0\0\0\0\
+    \x81\0\0\0\0\0\0\0\x81\0\0\0\0\0\0\0\0\x10\0\0\0\0\0\0\
+    \xb8\x3c\0\0\0\x31\xff\x0f\x05"; // mov eax,60 (exit); xor edi,edi; syscall
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["observers"] => observers(),
+        ["asked"] => asked(),
+        ["decide", client, keep] => decide(client, *keep == "keep"),
+        other => bail!("{other:?} is none of observers, asked, decide CLIENT KEEP"),
+    }
+}
+
+/// Nanoseconds of one exec. `prepare` is called before each try.
+fn one(mut prepare: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<u128> {
+    let mut least = u128::MAX;
+    for _ in 0..TRIES {
+        prepare()?;
+        let start = Instant::now();
+        for _ in 0..TIMES {
+            ensure!(Command::new(PROGRAM).status()?.success(), "the program failed");
+        }
+        least = least.min(start.elapsed().as_nanos() / u128::from(TIMES));
+    }
+    Ok(least)
+}
+
+/// The program, and this process and all that it starts on one processor: on which one a task wakes must
+/// not count.
+fn begin() -> anyhow::Result<()> {
+    let mut first = rustix::thread::CpuSet::new();
+    first.set(0);
+    rustix::thread::sched_setaffinity(None, &first)?;
+    let _ = fs::remove_file(PROGRAM);
+    fs::write(PROGRAM, BYTES)?;
+    fs::set_permissions(PROGRAM, Permissions::from_mode(0o755))?;
+    // Or it would be too fresh for its verdict to be kept.
+    std::thread::sleep(Duration::from_millis(250));
+    one(|| Ok(()))?;
+    Ok(())
+}
+
+fn say(what: &str, cost: u128, base: u128) {
+    println!("{what}: {cost} (+{})", cost.saturating_sub(base));
+}
+
+fn observers() -> anyhow::Result<()> {
+    begin()?;
+    let kind = EventType::PROCESS_EXEC.bit();
+    let mut hooks = Hooks::load_for(kind)?;
+    let mut base = 0;
+    for count in [0, 1, 8, 26] {
+        let cost = one(|| {
+            for slot in 0..count {
+                // There from the try before, except in the first one.
+                let _ = hooks.remove(slot);
+                let ring = hooks.create_ring(RING)?;
+                hooks.admit(slot, &ring)?;
+                hooks.subscribe(slot, kind)?;
+            }
+            Ok(())
+        })?;
+        for slot in 0..count {
+            let counts = hooks.statistics(slot)?;
+            ensure!(counts.lost == 0, "{count} observers: {} lost", counts.lost);
+            ensure!(counts.written == u64::from(TIMES), "{} written", counts.written);
+        }
+        if count == 0 {
+            base = cost;
+        }
+        say(&format!("{count} observers"), cost, base);
+    }
+    Ok(())
+}
+
+/// Clients that decide, which are other processes: who is asked is never asked about its own children.
+struct Deciders(Vec<Child>);
+
+impl Deciders {
+    fn start(count: u32, keep: bool) -> anyhow::Result<Self> {
+        let mut all = Self(Vec::new());
+        for number in 0..count {
+            let mut child = Command::new(std::env::current_exe()?)
+                .args(["decide", &format!("org.example.asker{number}")])
+                .arg(if keep { "keep" } else { "once" })
+                .uid(NOBODY)
+                .gid(NOBODY)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()?;
+            let mut line = String::new();
+            let output = child.stdout.take().context("it has no output")?;
+            all.0.push(child);
+            BufReader::new(output).read_line(&mut line)?;
+            ensure!(line == "ready\n", "the client said {line:?}");
+        }
+        Ok(all)
+    }
+}
+
+impl Drop for Deciders {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn asked() -> anyhow::Result<()> {
+    begin()?;
+    let base = one(|| Ok(()))?;
+    say("nobody asks", base, base);
+    for (count, keep, what) in [
+        (1, true, "1 asker, answer known"),
+        (8, true, "8 askers, answers known"),
+        (1, false, "1 asker"),
+        (8, false, "8 askers"),
+    ] {
+        let deciders = Deciders::start(count, keep)?;
+        say(what, one(|| Ok(()))?, base);
+        drop(deciders);
+    }
+    Ok(())
+}
+
+fn decide(client: &str, keep: bool) -> anyhow::Result<()> {
+    let mut session = SessionOptions::new(client).open()?;
+    let exec = sdk::abi::EventType::ProcessExec;
+    session.subscribe(&[Subscription::new(exec, [Class::Ask])])?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ready")?;
+    out.flush()?;
+    let verdict = if keep { Verdict::allow().cacheable() } else { Verdict::allow() };
+    let mut events = session.events();
+    while let Some(event) = events.next(None)? {
+        if event.record.is_ask() {
+            event.answer(verdict)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A client that is asked about one type of event, and answers as its arguments say:
+//! `decide CLIENT EVENT allow | deny ERRNO | never [DEADLINE_MS]`. It says `ready`, and then a line
+//! for each question: what it is about. It ends with its input.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use sdk::abi::{Class, Event, EventType};
+use sdk::{SessionOptions, Subscription, Verdict};
+
+pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
+    let [client, event, policy, number, rest @ ..] = arguments else {
+        anyhow::bail!("usage: decide CLIENT EVENT POLICY NUMBER [DEADLINE_MS]");
+    };
+    let event = EventType::ALL.iter().copied().find(|known| known.name() == *event);
+    let event = event.context("no such event")?;
+    let error: u32 = number.parse()?;
+    let deadline = rest.first().map(|number| number.parse().map(Duration::from_millis));
+    let deadline = deadline.transpose()?;
+    let mut session = SessionOptions::new(client).open()?;
+    session.subscribe(&[Subscription { deadline, ..Subscription::new(event, [Class::Ask]) }])?;
+    say("ready")?;
+    let stdin = std::io::stdin();
+    loop {
+        let mut input = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN)];
+        if poll(&mut input, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0 {
+            return Ok(());
+        }
+        let mut events = session.events();
+        let Some(event) = events.next(Some(Duration::from_millis(50)))? else { continue };
+        if !event.record.is_ask() {
+            continue;
+        }
+        match policy.as_str() {
+            "allow" => event.answer(Verdict::allow().cacheable())?,
+            "deny" => event.answer(Verdict::deny(error))?,
+            _ => {}
+        }
+        let about = match event.record.event() {
+            Event::ModuleLoad(load) => load.path().escape_ascii().to_string(),
+            Event::KexecLoad(load) => load.path().escape_ascii().to_string(),
+            Event::BpfLoad(load) => {
+                format!("{} {}", load.name().escape_ascii(), load.instructions)
+            }
+            Event::FileOpen(open) => {
+                format!("{} {}", open.path().escape_ascii(), open.access)
+            }
+            other => anyhow::bail!("asked about {other:?}"),
+        };
+        say(&about)?;
+    }
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}

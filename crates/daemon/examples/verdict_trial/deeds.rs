@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is asked about, done: each gives the errno of the system call itself.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+/// What a call came to: the errno, or nothing.
+pub(crate) type Came = Result<(), i32>;
+
+/// Where files are watched, and where not. The first is named by the grants.
+pub(crate) const WATCHED: &str = "/tried/watched";
+pub(crate) const FREE: &str = "/tried/free";
+
+/// uapi/linux/kexec.h
+const KEXEC_FILE_UNLOAD: libc::c_ulong = 1;
+const KEXEC_FILE_NO_INITRAMFS: libc::c_ulong = 4;
+
+/// One kind of deed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deed {
+    /// finit_module(2)
+    ModuleFromFile,
+    /// init_module(2)
+    ModuleFromMemory,
+    /// bpf(2), BPF_PROG_LOAD
+    Program,
+    /// kexec_file_load(2)
+    KernelFromFile,
+    /// kexec_load(2); of nothing, which unloads what is there, and is asked about all the same.
+    KernelFromMemory,
+    /// open(2) for reading and for writing, of a watched file.
+    Read,
+    Write,
+    /// The same through a second mount of the watched directory.
+    ReadElsewhere,
+    /// Of a file that is not watched.
+    ReadFree,
+}
+
+impl Deed {
+    /// The door that it goes through.
+    pub(crate) fn door(self) -> &'static str {
+        match self {
+            Self::ModuleFromFile => "finit_module",
+            Self::ModuleFromMemory => "init_module",
+            Self::Program => "bpf, BPF_PROG_LOAD",
+            Self::KernelFromFile => "kexec_file_load",
+            Self::KernelFromMemory => "kexec_load",
+            Self::Read | Self::ReadFree => "open for reading",
+            Self::Write => "open for writing",
+            Self::ReadElsewhere => "open through another mount of the directory",
+        }
+    }
+}
+
+/// The files that deeds need.
+pub(crate) struct Deeds {
+    pub(crate) module: String,
+    pub(crate) kernel: String,
+}
+
+fn came(result: i64) -> Came {
+    if result >= 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
+fn opened(path: &str, write: bool) -> Came {
+    let opened = File::options().read(!write).write(write).open(path);
+    opened.map(|_| ()).map_err(|error| error.raw_os_error().unwrap_or(0))
+}
+
+impl Deeds {
+    /// Does it, and undoes what was done.
+    pub(crate) fn attempt(&self, deed: Deed) -> anyhow::Result<Came> {
+        let parameters = CString::default();
+        Ok(match deed {
+            Deed::ModuleFromFile => {
+                let file = File::open(&self.module)?;
+                // SAFETY: an open file and a text that ends with a zero.
+                let result = came(unsafe {
+                    libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), parameters.as_ptr(), 0)
+                });
+                self.unload(result)?
+            }
+            Deed::ModuleFromMemory => {
+                let image = fs::read(&self.module)?;
+                // SAFETY: memory of that length, and a text that ends with a zero.
+                let result = came(unsafe {
+                    libc::syscall(
+                        libc::SYS_init_module,
+                        image.as_ptr(),
+                        image.len(),
+                        parameters.as_ptr(),
+                    )
+                });
+                self.unload(result)?
+            }
+            Deed::Program => load_program(),
+            Deed::KernelFromFile => {
+                let file = File::open(&self.kernel)?;
+                let flags = KEXEC_FILE_NO_INITRAMFS;
+                // SAFETY: an open file; the command line is an empty text.
+                let result = came(unsafe {
+                    let (file, none, line) = (file.as_raw_fd(), -1, parameters.as_ptr());
+                    libc::syscall(libc::SYS_kexec_file_load, file, none, 1, line, flags)
+                });
+                let loaded = fs::read_to_string("/sys/kernel/kexec_loaded")?;
+                anyhow::ensure!((loaded.trim() == "1") == result.is_ok(), "loaded: {loaded}");
+                if result.is_ok() {
+                    // SAFETY: unloads what was loaded; the other arguments are not looked at.
+                    let none = came(unsafe {
+                        let flags = KEXEC_FILE_UNLOAD;
+                        libc::syscall(libc::SYS_kexec_file_load, -1, -1, 0, 0, flags)
+                    });
+                    anyhow::ensure!(none.is_ok(), "not unloaded: {none:?}");
+                }
+                result
+            }
+            Deed::KernelFromMemory => {
+                // SAFETY: no segments, so nothing is read.
+                let result = unsafe { libc::syscall(libc::SYS_kexec_load, 0, 0, 0, 0) };
+                came(result)
+            }
+            Deed::Read => opened(&format!("{WATCHED}/below/secret"), false),
+            Deed::Write => opened(&format!("{WATCHED}/below/secret"), true),
+            Deed::ReadElsewhere => opened("/tried/elsewhere/secret", false),
+            Deed::ReadFree => opened(&format!("{FREE}/other"), false),
+        })
+    }
+
+    /// Takes the module out again, which must be there if and only if it was let in.
+    fn unload(&self, result: Came) -> anyhow::Result<Came> {
+        let name = Path::new(&self.module).file_stem().unwrap_or_default().to_string_lossy();
+        let name = name.replace('-', "_");
+        let modules = fs::read_to_string("/proc/modules")?;
+        let there = modules.lines().any(|line| line.split(' ').next() == Some(&*name));
+        anyhow::ensure!(there == result.is_ok(), "{name} is there: {there}; {result:?}");
+        if there {
+            let name = CString::new(name)?;
+            // SAFETY: a text that ends with a zero.
+            let gone = came(unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), 0) });
+            anyhow::ensure!(gone.is_ok(), "not unloaded: {gone:?}");
+        }
+        Ok(result)
+    }
+}
+
+/// `r0 = 0; exit`, as a socket filter.
+fn load_program() -> Came {
+    let instructions: [u64; 2] = [0xb7, 0x95];
+    let license = c"GPL";
+    // union bpf_attr for BPF_PROG_LOAD (5), as far as it is used: uapi/linux/bpf.h.
+    let attributes: [u64; 16] = {
+        let mut all = [0; 16];
+        // prog_type BPF_PROG_TYPE_SOCKET_FILTER and insn_cnt, then insns and license.
+        all[0] = 1 | 2 << 32;
+        all[1] = instructions.as_ptr() as u64;
+        all[2] = license.as_ptr() as u64;
+        all[6] = u64::from_ne_bytes(*b"trial\0\0\0");
+        all
+    };
+    // SAFETY: what it points to lives until the call is over.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, 5, attributes.as_ptr(), size_of_val(&attributes)) };
+    if result >= 0 {
+        // SAFETY: a descriptor that nobody else has.
+        unsafe { libc::close(result as i32) };
+    }
+    came(result)
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is tried, step by step.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+
+use crate::deeds::{Came, Deed, Deeds, FREE, WATCHED};
+
+/// The user nobody.
+const NOBODY: u32 = 65534;
+/// What tasks get that are denied because nobody answered.
+const EPERM: i32 = libc::EPERM;
+/// Shorter than this nobody can have waited for a deadline of [`SHORT`].
+const SHORT: Duration = Duration::from_millis(700);
+/// The deadline of the grants; what is over sooner did not wait for it.
+const LONG: Duration = Duration::from_secs(10);
+
+/// An event, the deed that is asked about, and what the client is told of it.
+struct Tried {
+    event: &'static str,
+    deed: Deed,
+    about: String,
+}
+
+/// A client that decides.
+struct Decider {
+    child: Child,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Decider {
+    fn start(client: &str, event: &str, policy: &[&str]) -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["decide", &format!("org.example.{client}"), event])
+            .args(policy)
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut output = BufReader::new(child.stdout.take().context("it has no output")?);
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        ensure!(line == "ready\n", "{client} on {event} said {line:?}");
+        Ok(Self { child, output })
+    }
+
+    /// Ends it. Gives what it was asked.
+    fn end(mut self) -> anyhow::Result<Vec<String>> {
+        drop(self.child.stdin.take());
+        let mut text = String::new();
+        self.output.read_to_string(&mut text)?;
+        ensure!(self.child.wait()?.success(), "the client failed; it had said {text}");
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Waits until it was asked, and kills it.
+    fn kill_when_asked(&mut self) -> anyhow::Result<()> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        ensure!(!line.is_empty(), "it was not asked");
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+fn expect(what: &str, seen: Came, expected: Came) -> anyhow::Result<()> {
+    ensure!(seen == expected, "{what}: {seen:?}, and not {expected:?}");
+    Ok(())
+}
+
+fn said(what: &str, seen: &[String], expected: &[&str]) -> anyhow::Result<()> {
+    ensure!(seen == expected, "{what}: asked {seen:?}, and not {expected:?}");
+    Ok(())
+}
+
+/// The default of a client: what happens to what it does not answer.
+fn default_of(client: &str) -> Came {
+    if client == "strict" { Err(EPERM) } else { Ok(()) }
+}
+
+pub(crate) fn run(module: &str, kernel: &str) -> anyhow::Result<()> {
+    let deeds = Deeds { module: module.to_owned(), kernel: kernel.to_owned() };
+    let secret = format!("{WATCHED}/below/secret");
+    let all = [
+        ("module_load", Deed::ModuleFromFile, module.to_owned()),
+        ("bpf_load", Deed::Program, "trial 2".to_owned()),
+        ("kexec_load", Deed::KernelFromFile, kernel.to_owned()),
+        ("file_open", Deed::Read, format!("{secret} 1")),
+        ("file_open", Deed::Write, format!("{secret} 2")),
+    ];
+    let mut held = 0;
+    for (event, deed, about) in all {
+        let tried = Tried { event, deed, about };
+        for (what, step) in STEPS {
+            step(&deeds, &tried).with_context(|| format!("{deed:?}: {what}"))?;
+            println!("ok: {deed:?}: {what}");
+            held += 1;
+        }
+        println!("door: ask {event} {}", deed.door());
+    }
+    for (what, step) in MORE {
+        step(&deeds).with_context(|| what.to_owned())?;
+        println!("ok: {what}");
+        held += 1;
+    }
+    println!("{held} things hold");
+    Ok(())
+}
+
+type Step = fn(&Deeds, &Tried) -> anyhow::Result<()>;
+
+const STEPS: [(&str, Step); 5] = [
+    ("works when nobody is asked", unasked),
+    ("gets exactly the errno of a denial", denied),
+    ("works when it is allowed", allowed),
+    ("is decided by the declared default when the client is late", late),
+    ("is decided by the declared default when the client dies", dead),
+];
+
+fn unasked(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
+    expect("without a client", deeds.attempt(tried.deed)?, Ok(()))
+}
+
+fn denied(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
+    for error in [libc::EPERM, libc::EACCES, libc::ETXTBSY, libc::EXDEV] {
+        let client = Decider::start("strict", tried.event, &["deny", &error.to_string()])?;
+        let came = deeds.attempt(tried.deed)?;
+        said("denied", &client.end()?, &[&tried.about])?;
+        expect("denied", came, Err(error))?;
+    }
+    Ok(())
+}
+
+fn allowed(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
+    let client = Decider::start("strict", tried.event, &["allow", "0"])?;
+    let came = deeds.attempt(tried.deed)?;
+    said("allowed", &client.end()?, &[&tried.about])?;
+    expect("allowed", came, Ok(()))
+}
+
+fn late(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
+    for client in ["strict", "lax"] {
+        let deadline = SHORT.as_millis().to_string();
+        let decider = Decider::start(client, tried.event, &["never", "0", &deadline])?;
+        let start = Instant::now();
+        let came = deeds.attempt(tried.deed)?;
+        let took = start.elapsed();
+        said(client, &decider.end()?, &[&tried.about])?;
+        expect(client, came, default_of(client))?;
+        ensure!(took >= SHORT, "{client} was not waited for: {took:?}");
+    }
+    Ok(())
+}
+
+fn dead(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
+    for client in ["strict", "lax"] {
+        let mut decider = Decider::start(client, tried.event, &["never", "0"])?;
+        let start = Instant::now();
+        let came = std::thread::scope(|scope| {
+            let doer = scope.spawn(|| deeds.attempt(tried.deed));
+            decider.kill_when_asked()?;
+            doer.join().map_err(|_| anyhow::anyhow!("the doer panicked"))?
+        })?;
+        let took = start.elapsed();
+        expect(client, came, default_of(client))?;
+        ensure!(took < LONG, "{client}: its death freed nobody for {took:?}");
+    }
+    Ok(())
+}
+
+type More = fn(&Deeds) -> anyhow::Result<()>;
+
+const MORE: [(&str, More); 4] = [
+    ("what comes from memory is not asked about, and decided by the declared default", memory),
+    ("files outside the watched directory are not asked about", free),
+    ("a second mount of the watched directory is no way round", elsewhere),
+    ("a file that is allowed is not asked about again for reading, and for writing it is", kept),
+];
+
+fn memory(deeds: &Deeds) -> anyhow::Result<()> {
+    let all = [("module_load", Deed::ModuleFromMemory), ("kexec_load", Deed::KernelFromMemory)];
+    for (event, deed) in all {
+        expect("without a client", deeds.attempt(deed)?, Ok(()))?;
+        for client in ["strict", "lax"] {
+            let decider = Decider::start(client, event, &["deny", "13"])?;
+            let came = deeds.attempt(deed)?;
+            said(client, &decider.end()?, &[])?;
+            expect(client, came, default_of(client))?;
+        }
+    }
+    Ok(())
+}
+
+fn free(deeds: &Deeds) -> anyhow::Result<()> {
+    let client = Decider::start("strict", "file_open", &["deny", "13"])?;
+    let came = deeds.attempt(Deed::ReadFree)?;
+    said(FREE, &client.end()?, &[])?;
+    expect(FREE, came, Ok(()))
+}
+
+fn elsewhere(deeds: &Deeds) -> anyhow::Result<()> {
+    let client = Decider::start("strict", "file_open", &["deny", "13"])?;
+    let came = deeds.attempt(Deed::ReadElsewhere)?;
+    said("elsewhere", &client.end()?, &["/tried/elsewhere/secret 1"])?;
+    expect("elsewhere", came, Err(13))?;
+    println!("door: ask file_open {}", Deed::ReadElsewhere.door());
+    Ok(())
+}
+
+fn kept(deeds: &Deeds) -> anyhow::Result<()> {
+    let client = Decider::start("strict", "file_open", &["allow", "0"])?;
+    for deed in [Deed::Read, Deed::Read, Deed::Write, Deed::Write] {
+        expect("allowed", deeds.attempt(deed)?, Ok(()))?;
+    }
+    let secret = format!("{WATCHED}/below/secret");
+    let (read, write) = (format!("{secret} 1"), format!("{secret} 2"));
+    said("allowed", &client.end()?, &[&read, &write, &write])
+}

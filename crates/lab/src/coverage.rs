@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+//! docs/coverage.md: by which doors each event was seen to be told of, and by which it was denied, out of
+//! what tests in the lab's guests said last.
+//!
+//! A test that has opened a door and seen the event, and nothing else, prints a line
+//! `door: CLASS EVENT NAME`; the scenarios keep what tests print. So a door is on the page only if its
+//! test passed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use crate::kernels::Kernel;
+
+/// Those whose guests open doors.
+const SCENARIOS: [&str; 2] = ["events", "verdicts"];
+/// The columns.
+const CLASSES: [&str; 3] = ["notify", "rule", "ask"];
+
+const HEAD: &str = "<!-- `make coverage` writes this file from what the lab saw last. -->\n\
+    # Doors\n\n\
+    One effect can have several doors: a file becomes code by `mmap`, by `mprotect`, by `shmat`. Each line is a door that a\n\
+    test has opened in the lab, and the series of Debian kernels on which the event then came, once and with nothing beside\n\
+    it: *notify*, a client was told; *rule*, a rule denied it; *ask*, a client that was asked denied it, with its errno in\n\
+    the caller. What is empty was not tried.\n\n";
+
+/// A door of an event, and on which kernels each class was seen.
+type Doors = BTreeMap<(String, String), BTreeMap<String, BTreeSet<(u32, u32)>>>;
+
+/// The page; nothing if no door was opened.
+#[must_use]
+pub fn page(logs: &Path, kernels: &[Kernel]) -> Option<String> {
+    let mut doors = Doors::new();
+    for kernel in kernels {
+        for scenario in SCENARIOS {
+            let Ok(entries) = fs::read_dir(logs.join(scenario).join(&kernel.name)) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                if entry.path().extension().is_some_and(|extension| extension == "out")
+                    && let Ok(text) = fs::read_to_string(entry.path())
+                {
+                    add(&mut doors, &text, kernel.series());
+                }
+            }
+        }
+    }
+    (!doors.is_empty()).then(|| render(&doors))
+}
+
+fn add(doors: &mut Doors, text: &str, series: (u32, u32)) {
+    // With one thread, what a test prints can stand behind its name.
+    let lines = text.lines().filter_map(|line| line.split_once("door: ").map(|(_, door)| door));
+    for line in lines {
+        let mut words = line.splitn(3, ' ');
+        let (Some(class), Some(event), Some(door)) = (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        let entry = doors.entry((event.to_owned(), door.trim().to_owned())).or_default();
+        entry.entry(class.to_owned()).or_default().insert(series);
+    }
+}
+
+fn render(doors: &Doors) -> String {
+    let mut page = HEAD.to_owned();
+    page.push_str("| event | door | notify | rule | ask |\n| --- | --- | --- | --- | --- |\n");
+    let mut last = "";
+    for ((event, door), classes) in doors {
+        let shown = if event == last { String::new() } else { format!("`{event}`") };
+        last = event;
+        let cells = CLASSES.map(|class| {
+            let seen = classes.get(class).into_iter().flatten();
+            let seen: Vec<_> = seen.map(|(major, minor)| format!("{major}.{minor}")).collect();
+            seen.join(", ")
+        });
+        let _ = writeln!(page, "| {shown} | {door} | {} |", cells.join(" | "));
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_door_is_one_line_with_the_kernels_of_each_class() {
+        let mut doors = Doors::new();
+        let text = "test x ... door: notify image_map mmap of a memfd\nok\nnothing\n";
+        add(&mut doors, text, (7, 3));
+        add(&mut doors, text, (6, 12));
+        add(&mut doors, "door: ask image_map mmap of a memfd\ndoor: broken\n", (6, 12));
+        add(&mut doors, "door: ask module_load finit_module\n", (6, 12));
+        let page = render(&doors);
+        assert!(
+            page.contains("\n| `image_map` | mmap of a memfd | 6.12, 7.3 |  | 6.12 |\n"),
+            "{page}"
+        );
+        assert!(page.contains("\n| `module_load` | finit_module |  |  | 6.12 |\n"), "{page}");
+        assert_eq!(page.lines().filter(|line| line.starts_with("| ")).count(), 4);
+    }
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an exec costs while clients listen and while they are asked, in instructions.
+//!
+//! What is measured is in crates/daemon/examples/figures.rs, on a machine whose clock counts instructions.
+//! All processors of such a guest share one clock, so what is done at the same time on two of them counts
+//! twice: it is the work that is measured and not the wait.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+use crate::scenario::{Cell, Outcome, Scenario};
+use crate::vm::{Boot, Vm};
+
+pub(crate) const NAME: &str = "figures";
+
+/// See the module.
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: NAME,
+    about: "prints what an exec costs with observers and with askers, in instructions",
+    core: |_| false,
+    run,
+};
+
+const FIGURES: &str = "/lab/figures";
+const ASKERS: u32 = 8;
+const LIMIT: Duration = Duration::from_secs(600);
+
+fn grant(number: u32) -> String {
+    format!(
+        "client = \"org.example.asker{number}\"\naltitude = \"{}\"\n[identity]\n\
+         executable = \"{FIGURES}\"\nuser = \"nobody\"\n[events.process_exec]\nclasses = [\"ask\"]\n\
+         deadline_ms = 10000\n",
+        500_000 + number
+    )
+}
+
+fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
+    if cell.kernel().series() < (6, 12) {
+        return Ok(Outcome::skipped("nobody can be asked by the gate before 6.12"));
+    }
+    let programs = cell.programs();
+    let boot = Boot::new()
+        .file(programs.binary("ringfenced")?, "/usr/bin/ringfenced")
+        .file(programs.example("figures")?, FIGURES);
+    let vm = cell.boot(&boot.counted())?;
+    vm.shell(
+        "mkdir -p /etc/ringfence/grants.d && \
+         echo 'nobody:x:65534:65534::/:/bin/sh' >>/etc/passwd",
+    )?;
+    for number in 0..ASKERS {
+        let path = format!("/etc/ringfence/grants.d/asker{number}.toml");
+        vm.put(&path, 0o644, grant(number).as_bytes())?;
+    }
+    let mut text = measure(cell, &vm, "observers")?;
+    let daemon = vm.start(&["ringfenced"], LIMIT * 2)?;
+    let wait = "i=0; until [ -S /run/ringfence/control ]; do i=$((i+1)); [ $i -lt 600 ] || exit 1; \
+                sleep 0.1; done";
+    vm.shell(wait)?;
+    text.push_str(&measure(cell, &vm, "asked")?);
+    drop(daemon);
+    vm.power_off();
+    cell.keep("figures.txt", text.as_bytes())?;
+    let added = |name: &str| -> anyhow::Result<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let line = line.with_context(|| format!("nothing of {name} in\n{text}"))?;
+        let cost = line.split(' ').next().context("no number")?;
+        Ok(cost.parse()?)
+    };
+    let (one, eight) = (added("1 asker")?, added("8 askers")?);
+    ensure!(eight < 2 * one, "8 askers cost {eight}, and 1 costs {one}");
+    Ok(Outcome::passed(text.trim().replace('\n', "; ")))
+}
+
+/// Runs a part, which must end well. Gives what it prints.
+fn measure(cell: &Cell<'_>, vm: &Vm, part: &str) -> anyhow::Result<String> {
+    let ran = vm.try_run_within(&[FIGURES, part], LIMIT)?;
+    cell.keep(&format!("{part}.out"), &ran.out)?;
+    cell.keep(&format!("{part}.err"), &ran.err)?;
+    let (text, errors) = (ran.text(), ran.errors());
+    ensure!(ran.code == 0, "{part}: exit code {}: {}\n{text}", ran.code, errors.trim());
+    Ok(text)
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Doors that are easily forgotten: each leads to the event that it should, once, and to no other.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod clients;
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::ptr;
+
+use clients::listener::{EXEC, LENGTH, Listener, Memory, READ, Subject, some_file};
+use clients::{Programs, run};
+use probes::events::EventType;
+
+const MEMFD: u64 = 1;
+const DELETED: u64 = 2;
+
+fn memfd(name: &str, bytes: &[u8]) -> File {
+    let file = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let file = File::from(file);
+    (&file).write_all(bytes).unwrap();
+    file
+}
+
+#[test]
+#[ignore = "root: loads LSM programs, which the lab's kernels take"]
+fn a_memfd_and_a_deleted_file_become_images_and_a_mapping_that_moves_is_none() {
+    let Some(mut listener) = Listener::to(EventType::IMAGE_MAP, "ringfence_image_map") else {
+        return;
+    };
+    let file = memfd("image", &[0; LENGTH]);
+    let map = |file: &File| Memory::map(READ | EXEC, libc::MAP_PRIVATE, file.as_raw_fd());
+    let (record, _memory) = listener.hear_one(|| map(&file));
+    assert_eq!(listener.text(&record, "file.path"), "/memfd:image");
+    assert_eq!(listener.number(&record, "file.flags") & (MEMFD | DELETED), MEMFD);
+    listener.door("mmap of a memfd");
+
+    let programs = Programs::new();
+    let (path, file) = some_file(&programs);
+    fs::remove_file(&path).unwrap();
+    let (record, memory) = listener.hear_one(|| map(&file));
+    assert_eq!(listener.text(&record, "file.path"), path.to_str().unwrap());
+    assert_eq!(listener.number(&record, "file.flags") & (MEMFD | DELETED), DELETED);
+    listener.door("mmap of a deleted file");
+
+    // SAFETY: our own mapping, which nobody looks into; it is given back at its new place.
+    listener.hear_nothing(|| unsafe {
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
+        let moved = libc::mremap(memory.0, LENGTH, LENGTH, flags);
+        if moved != libc::MAP_FAILED {
+            libc::munmap(moved, LENGTH);
+        }
+        let grown = libc::mremap(memory.0, LENGTH, 2 * LENGTH, libc::MREMAP_MAYMOVE);
+        assert_ne!(grown, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+        libc::munmap(grown, 2 * LENGTH);
+    });
+    std::mem::forget(memory);
+    println!(
+        "door: notify image_map mremap of an image: nothing new becomes code, nothing is told"
+    );
+}
+
+/// Executes what a descriptor stands for, in a child. Gives its pid.
+fn execute(file: RawFd) -> u32 {
+    let (empty, none) = (CString::default(), ptr::null::<libc::c_char>());
+    let arguments = [empty.as_ptr(), none];
+    // SAFETY: between fork and exec the child makes two system calls and nothing else.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            let list = arguments.as_ptr();
+            let flags = libc::AT_EMPTY_PATH;
+            libc::syscall(libc::SYS_execveat, file, empty.as_ptr(), list, [none].as_ptr(), flags);
+            libc::_exit(127);
+        }
+        assert!(child > 0);
+        let mut status = 0;
+        assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+        assert_ne!(libc::WEXITSTATUS(status), 127, "it was not executed");
+        child as u32
+    }
+}
+
+#[test]
+#[ignore = "root: loads LSM programs, which the lab's kernels take"]
+fn a_program_without_a_name_is_fileless_by_execveat_and_a_script_is_not() {
+    let kind = EventType::MEMORY_FILELESS;
+    let Some(mut listener) = Listener::to(kind, "ringfence_memory_fileless") else { return };
+    let by_exec = |listener: &Listener, pid: u32| {
+        let of = listener.client.of(pid);
+        of.iter().filter(|record| listener.number(record, "how") == 1).count()
+    };
+    let program = memfd("program", &fs::read("/bin/true").unwrap());
+    let program = File::open(format!("/proc/self/fd/{}", program.as_raw_fd())).unwrap();
+    let (_, pid) = listener.hear(|| execute(program.as_raw_fd()));
+    assert_eq!(by_exec(&listener, pid), 1);
+    listener.door("execveat of a memfd");
+
+    let programs = Programs::new();
+    let path = programs.copy("true");
+    let program = File::open(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let (_, pid) = listener.hear(|| execute(program.as_raw_fd()));
+    assert_eq!(by_exec(&listener, pid), 1);
+    listener.door("execveat of a deleted file");
+
+    let script = programs.path().join("script");
+    fs::write(&script, "#!/bin/sh\nexit 0\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let (_, pid) = listener.hear(|| run(&script, &[]));
+    assert_eq!(by_exec(&listener, pid), 0);
+    let (_, pid) = listener.hear(|| run(Path::new("/bin/sh"), &[script.to_str().unwrap()]));
+    assert_eq!(by_exec(&listener, pid), 0);
+}
+
+/// Opens a file by io_uring, without a call of the open family. Gives what came of it.
+fn open_by_io_uring(path: &str) -> i32 {
+    const PARAMETERS: usize = 120;
+    const OPENAT: u8 = 18;
+    const GETEVENTS: u32 = 1;
+    const SQES: libc::off_t = 0x1000_0000;
+    let path = CString::new(path).unwrap();
+    // include/uapi/linux/io_uring.h: struct io_uring_params, with sq_off at 40 and cq_off at 80.
+    let mut parameters = [0_u32; PARAMETERS / 4];
+    // SAFETY: the structures of the interface, which the kernel has made: a ring with one entry, of
+    // which nobody else knows; all offsets are those that it gave.
+    unsafe {
+        let made = libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr());
+        assert!(made >= 0, "{}", std::io::Error::last_os_error());
+        let ring = OwnedFd::from_raw_fd(made as RawFd);
+        let map = |offset: libc::off_t| {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+            let start = libc::mmap(ptr::null_mut(), 4096, protection, flags, made as RawFd, offset);
+            assert_ne!(start, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+            start.cast::<u8>()
+        };
+        // IORING_FEAT_SINGLE_MMAP: both rings are in one mapping.
+        assert_eq!(parameters[5] & 1, 1);
+        let (rings, entries) = (map(0), map(SQES));
+        let word = |offset: u32| rings.add(offset as usize).cast::<u32>();
+        let [tail, array] = [parameters[11], parameters[16]];
+        let [completed, cqes] = [parameters[21], parameters[25]];
+        // struct io_uring_sqe: opcode, fd at 4, addr at 16, open_flags at 28.
+        entries.write(OPENAT);
+        entries.add(4).cast::<i32>().write(libc::AT_FDCWD);
+        entries.add(16).cast::<u64>().write(path.as_ptr() as u64);
+        entries.add(28).cast::<u32>().write(libc::O_RDONLY as u32);
+        word(array).write_volatile(0);
+        word(tail).write_volatile(1);
+        let ran = libc::syscall(libc::SYS_io_uring_enter, made, 1, 1, GETEVENTS, 0, 0);
+        assert_eq!(ran, 1, "{}", std::io::Error::last_os_error());
+        assert_eq!(word(completed).read_volatile(), 1);
+        // struct io_uring_cqe: user_data, res at 8.
+        let result = rings.add(cqes as usize + 8).cast::<i32>().read_volatile();
+        libc::munmap(rings.cast(), 4096);
+        libc::munmap(entries.cast(), 4096);
+        drop(ring);
+        result
+    }
+}
+
+#[test]
+#[ignore = "root: loads LSM programs, which the lab's kernels take"]
+fn memory_that_is_opened_by_io_uring_is_told_of_as_by_open() {
+    let subject = Subject::start();
+    let mem = subject.proc("mem");
+    let open = || {
+        let file = open_by_io_uring(&mem);
+        assert!(file >= 0, "{}", std::io::Error::from_raw_os_error(-file));
+        // SAFETY: a descriptor that was just made for us.
+        drop(unsafe { OwnedFd::from_raw_fd(file) });
+    };
+    if let Some(mut listener) = Listener::to(EventType::MEMORY_ACCESS, "ringfence_memory_access") {
+        listener.hear_of(&subject, &[("access", 3), ("by", 2)], open);
+        listener.door("/proc/PID/mem by io_uring");
+    }
+    if let Some(mut listener) = Listener::to(EventType::PROCESS_TRACE, "ringfence_process_trace") {
+        listener.hear_of(&subject, &[("access", 2)], open);
+        listener.door("/proc/PID/mem by io_uring");
+    }
+}
