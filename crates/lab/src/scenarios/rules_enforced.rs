@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
+use crate::kernels::Kernel;
 use crate::scenario::{Cell, Outcome, Scenario};
 use crate::vm::{Boot, Vm};
 
@@ -16,6 +17,8 @@ use crate::vm::{Boot, Vm};
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "rules-enforced",
     about: "what a client's rules deny fails with their errno, and what they tell of reaches it",
+    // The other flavour of a series has the same hooks.
+    kernels: Kernel::is_for_clouds,
     core: |kernel| {
         matches!(&*kernel.name, "6.1-cloud-amd64" | "6.12-cloud-amd64" | "7-cloud-amd64")
     },
