@@ -7,6 +7,7 @@ mod clients;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -47,6 +48,7 @@ fn a_memfd_and_a_deleted_file_become_images_and_a_mapping_that_moves_is_none() {
     assert_eq!(listener.number(&record, "file.flags") & (MEMFD | DELETED), DELETED);
     listener.door("mmap of a deleted file");
 
+    let memory = ManuallyDrop::new(memory);
     // SAFETY: our own mapping, which nobody looks into; it is given back at its new place.
     listener.hear_nothing(|| unsafe {
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
@@ -58,7 +60,6 @@ fn a_memfd_and_a_deleted_file_become_images_and_a_mapping_that_moves_is_none() {
         assert_ne!(grown, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
         libc::munmap(grown, 2 * LENGTH);
     });
-    std::mem::forget(memory);
     println!(
         "door: notify image_map mremap of an image: nothing new becomes code, nothing is told"
     );

@@ -2,7 +2,7 @@
 //! What each key of a grant takes, for the help of errors that the TOML parser finds.
 
 /// Key, and what it takes. A test holds this list and docs/grants.md to the tables of `file.rs`.
-pub(super) const KEYS: [(&str, &str); 32] = [
+pub(super) const KEYS: [(&str, &str); 33] = [
     (
         "client",
         "write the name of the client in reverse-DNS style: client = \"com.example.sensor\"",
