@@ -103,14 +103,28 @@ impl Recovered {
 
 /// The address of the variable `name`, looked for anew.
 pub fn data_symbol(kernel: &Kernel<'_>, name: &str) -> Result<Located, Missing> {
-    if let Some(address) = kernel.symbols.address_of(name) {
-        return Ok(Located { address, how: How::FromSymbols });
-    }
-    match rules::named(name) {
-        Some(rule) => by_rule(kernel, rule),
-        None => Err(Missing(format!(
+    let named: Vec<u64> = kernel.symbols.all_named(name).map(|symbol| symbol.address).collect();
+    let by_symbol = |address: u64| Ok(Located { address, how: How::FromSymbols });
+    match (named.as_slice(), rules::named(name)) {
+        ([], Some(rule)) => by_rule(kernel, rule),
+        ([], None) => Err(Missing(format!(
             "the kernel's symbol table has no {name} (a kernel with CONFIG_KALLSYMS_ALL has)"
         ))),
+        ([address], _) | ([address, ..], None) => by_symbol(*address),
+        // Other files may have static variables of the same name: `formats` of fs/exec.c is also in
+        // drivers/firmware/sysfb_simplefb.c.
+        (several, Some(rule)) => {
+            let proof = |at: &u64| (rule.verify)(kernel, *at).map(|proof| (proof, *at));
+            let mut passed: Vec<(Proof, u64)> = several.iter().filter_map(proof).collect();
+            passed.sort_unstable();
+            passed.reverse();
+            match passed.as_slice() {
+                [(best, at), rest @ ..] if rest.first().is_none_or(|(next, _)| next < best) => {
+                    by_symbol(*at)
+                }
+                _ => by_rule(kernel, rule),
+            }
+        }
     }
 }
 

@@ -121,6 +121,19 @@ fn the_symbol_table_comes_first() {
 }
 
 #[test]
+fn of_several_with_the_name_the_one_is_taken_that_passes_for_it_wherever_it_stands() {
+    for (other, ours) in [(DATA, DATA + 0x200), (DATA + 0x200, DATA)] {
+        let symbols = Symbols::from_iter([(other, b'd', "map_idr"), (ours, b'd', "map_idr")]);
+        let (mut memory, types) = (FakeMemory::new(), types());
+        memory.write_u64(other, 0x1234_5678_9abc_def0);
+        table(&mut memory, ours, 0);
+        let kernel = Kernel { memory: &memory, symbols: &symbols, types: &types };
+        let located = data_symbol(&kernel, "map_idr").unwrap();
+        assert_eq!(located, Located { address: ours, how: How::FromSymbols });
+    }
+}
+
+#[test]
 fn a_kernel_without_the_functions_is_told_what_it_lacks() {
     let symbols = Symbols::from_iter([(TEXT, b'T', "_stext")]);
     let (memory, types) = (FakeMemory::new(), types());
