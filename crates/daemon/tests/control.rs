@@ -419,14 +419,17 @@ fn a_grant_with_an_error_is_a_problem_and_keeps_what_it_granted() {
     let mut client = daemon.session();
     std::fs::write(daemon.grants.join("test.toml"), "client = 5").unwrap();
     daemon.signal(libc::SIGHUP);
+    let of_grants = |status: &Value| {
+        let problems = status["problems"].as_array().into_iter().flatten();
+        problems.filter(|problem| problem["area"] == "grants").count()
+    };
     let status = loop {
         let status = client.ok("GetStatus", json!({}));
-        if status["problems"] != json!([]) {
+        if of_grants(&status) > 0 {
             break status;
         }
     };
     assert_eq!((&status["grants"], &status["sessions"]), (&json!(1), &json!(1)));
-    assert_eq!(status["problems"][0]["area"], "grants");
 }
 
 #[test]
