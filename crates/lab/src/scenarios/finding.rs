@@ -24,7 +24,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 };
 
 /// The attack (tests/attacks), its technique, and the symbol that it writes over.
-const ATTACK: (&str, &str, &str) = ("inline_start", "early return", "__x64_sys_getpid");
+const ATTACK: (&str, &str, &str) = ("inline_start", "early return", "__do_sys_getpid");
 
 const GRANT: &str = r#"client = "io.ringfence.events"
 altitude = "1001"

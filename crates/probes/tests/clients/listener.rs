@@ -41,7 +41,9 @@ impl Listener {
             }
             return None;
         }
-        assert_eq!(coverage.deny, Ok(Mechanism::Lsm));
+        // Credentials are told of when they have changed.
+        let denied = kind != EventType::PROCESS_CREDENTIALS;
+        assert_eq!(coverage.deny.is_ok_and(|by| by == Mechanism::Lsm), denied);
         let client = Client::admit(&mut hooks, 11, LARGE, &[kind]);
         Some(Self { hooks, client, part, kind })
     }
@@ -167,8 +169,14 @@ impl Subject {
         let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
         // Nothing is there; that is found out after it was asked for.
         let remote = libc::iovec { iov_base: ptr::null_mut(), iov_len: 1 };
+        let (pid, count, flags) =
+            (libc::c_long::from(self.pid()), 1 as libc::c_ulong, 0 as libc::c_ulong);
+        // The last one is passed on the stack, where half of an int's place is whatever was there, and the
+        // kernel refuses flags that it does not know.
         // SAFETY: reads or writes one byte of ours at most.
-        unsafe { libc::syscall(call, self.pid(), &raw const local, 1, &raw const remote, 1, 0) }
+        unsafe {
+            libc::syscall(call, pid, &raw const local, count, &raw const remote, count, flags)
+        }
     }
 
     pub(crate) fn pidfd(&self) -> File {
