@@ -234,8 +234,9 @@ __noinline int put_exit(struct buffer *buffer)
 	exit->dumped = !!(code & 0x80);
 	exit->lifetime = bpf_ktime_get_boot_ns() - task->group_leader->start_boottime;
 	/* How long it ran is counted in nanoseconds, at each tick and each switch (update_curr,
-	 * kernel/sched/fair.c; a program cannot have it done now, as task_sched_runtime does); where, by
-	 * ticks. The ticks divide the time up, as cputime_adjust does (kernel/sched/cputime.c). */
+	 * kernel/sched/fair.c; a program cannot have it done now, as task_sched_runtime does);
+	 * where, by ticks. The ticks divide the time up, as cputime_adjust does
+	 * (kernel/sched/cputime.c). */
 	running = task->signal->sum_sched_runtime + task->se.sum_exec_runtime;
 	user = task->signal->utime + task->utime;
 	system = task->signal->stime + task->stime;
