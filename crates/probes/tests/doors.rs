@@ -68,7 +68,9 @@ fn a_memfd_and_a_deleted_file_become_images_and_a_mapping_that_moves_is_none() {
 /// Executes what a descriptor stands for, in a child. Gives its pid.
 fn execute(file: RawFd) -> u32 {
     let (empty, none) = (CString::default(), ptr::null::<libc::c_char>());
-    let arguments = [empty.as_ptr(), none];
+    // busybox goes by its name.
+    let name = CString::from(c"true");
+    let arguments = [name.as_ptr(), none];
     // SAFETY: between fork and exec the child makes two system calls and nothing else.
     unsafe {
         let child = libc::fork();
