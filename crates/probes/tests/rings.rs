@@ -316,10 +316,12 @@ fn observers_are_woken_soon_and_rarely_and_not_at_all_while_nothing_happens() {
     });
     while !storm.is_finished() || records < 400 {
         assert!(started.elapsed() < LIMIT, "{records} records");
-        if ring::wait(&[&clients[0].ring], Duration::from_millis(50)) {
-            wakes += 1;
-        }
-        records += clients[0].reader.take().len();
+        let woken = ring::wait(&[&clients[0].ring], Duration::from_millis(50));
+        let taken = clients[0].reader.take().len();
+        // While another processor writes a record, poll says that there is something and there is nothing to
+        // take yet; an emulated one may be held up in the midst of it.
+        wakes += u128::from(woken && taken > 0);
+        records += taken;
     }
     storm.join().unwrap();
     let most = started.elapsed().as_millis() / 10 + 5;
