@@ -4,46 +4,20 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use daemon::kernel::{Kernel, LiveKernel};
 use serde_json::json;
-use support::{CLIENT, Client, Daemon, grant};
-
-/// Where the unprivileged part of a test finds the daemon.
-const SOCKET: &str = "RINGFENCE_TEST_SOCKET";
-/// nobody
-const NOBODY: u32 = 65_534;
+use support::nobody::{NOBODY, as_nobody, grant_for_nobody, open_for_all, session_of_part};
+use support::{CLIENT, Daemon};
 
 /// A daemon on the kernel whose grant is for this executable as nobody.
 fn daemon() -> Daemon {
-    let own = rustix::process::geteuid().as_raw();
-    let text = grant(CLIENT, 1000)
-        .replace(&format!("uid = {own}"), &format!("uid = {NOBODY}"))
-        .replace("[events.process_fork]", "[events.process_exit]");
+    let text = grant_for_nobody().replace("[events.process_fork]", "[events.process_exit]");
     let daemon = Daemon::start_on(LiveKernel::load(&[]).unwrap(), &text);
-    let directory = daemon.socket.parent().unwrap();
-    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+    open_for_all(daemon.socket.parent().unwrap());
     daemon
-}
-
-/// Runs the test of this name, which is a part of this one, as nobody.
-fn as_nobody(part: &str, socket: &Path) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", part, "--ignored", "--nocapture"])
-        .env(SOCKET, socket)
-        .current_dir("/")
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("1 passed"), "{said}");
 }
 
 #[test]
@@ -56,11 +30,7 @@ fn an_unprivileged_client_reads_its_own_execs_from_its_ring() {
 #[test]
 #[ignore = "root: a part of another test, run by it as nobody"]
 fn part_of_a_client_that_reads_its_own_execs() {
-    let Some(socket) = std::env::var_os(SOCKET) else { return };
-    let mut client = Client::connect(Path::new(&socket));
-    let reply = client.open(CLIENT);
-    assert!(reply.get("error").is_none(), "{reply}");
-    let mut ring = sdk::Ring::new(client.descriptors.remove(0)).unwrap();
+    let Some((mut client, mut ring)) = session_of_part() else { return };
     let exec = json!({ "event": "process_exec", "classes": ["notify"] });
     let exit = json!({ "event": "process_exit", "classes": ["notify"] });
     client.ok("Subscribe", json!({ "subscriptions": [exec, exit] }));
@@ -145,10 +115,7 @@ fn a_client_that_is_gone_leaves_its_slot_to_the_next() {
 #[test]
 #[ignore = "root: a part of another test, run by it as nobody"]
 fn part_of_a_client_that_opens_and_goes() {
-    let Some(socket) = std::env::var_os(SOCKET) else { return };
-    let mut client = Client::connect(Path::new(&socket));
-    let reply = client.open(CLIENT);
-    assert!(reply.get("error").is_none(), "{reply}");
+    let Some((mut client, _)) = session_of_part() else { return };
     let exec = json!({ "event": "process_exec", "classes": ["notify"] });
     client.ok("Subscribe", json!({ "subscriptions": [exec] }));
     client.ok("Mute", json!({ "mutes": [{ "path_prefix": "/usr/" }, { "cgroup": 1 }] }));

@@ -6,7 +6,6 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -14,13 +13,10 @@ use std::time::{Duration, Instant};
 use abi::{Event, FINDING_NEW};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
-use support::{CLIENT, Client, grant};
+use support::Client;
+use support::nobody::{as_nobody, grant_for_nobody, open_for_all, session_of_part};
 use tempfile::TempDir;
 
-/// Where the unprivileged part of a test finds the daemon.
-const SOCKET: &str = "RINGFENCE_TEST_SOCKET";
-/// nobody
-const NOBODY: u32 = 65_534;
 /// A first pass may have to take the kernel's image apart.
 const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -33,12 +29,10 @@ struct Installed {
 impl Installed {
     fn start(guard: &Path) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        open_for_all(directory.path());
         let grants = directory.path().join("grants.d");
         std::fs::create_dir(&grants).unwrap();
-        let own = rustix::process::geteuid().as_raw();
-        let text = grant(CLIENT, 1000).replace(&format!("uid = {own}"), &format!("uid = {NOBODY}"))
-            + "[events.kernel_finding]\nclasses = [\"notify\"]\n";
+        let text = grant_for_nobody() + "[events.kernel_finding]\nclasses = [\"notify\"]\n";
         std::fs::write(grants.join("test.toml"), text).unwrap();
         let daemon = Command::new(env!("CARGO_BIN_EXE_ringfenced"))
             .arg("--grants")
@@ -125,27 +119,13 @@ fn a_finding_reaches_an_unprivileged_client_in_its_ring() {
     std::fs::write(&program, text).unwrap();
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
     let installed = Installed::start(&program);
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "part_of_a_client_that_waits_for_a_finding", "--ignored", "--nocapture"])
-        .env(SOCKET, installed.socket())
-        .current_dir("/")
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("1 passed"), "{said}");
+    as_nobody("part_of_a_client_that_waits_for_a_finding", &installed.socket());
 }
 
 #[test]
 #[ignore = "root: a part of another test, run by it as nobody"]
 fn part_of_a_client_that_waits_for_a_finding() {
-    let Some(socket) = std::env::var_os(SOCKET) else { return };
-    let mut client = Client::connect(Path::new(&socket));
-    let reply = client.open(CLIENT);
-    assert!(reply.get("error").is_none(), "{reply}");
-    let mut ring = sdk::Ring::new(client.descriptors.remove(0)).unwrap();
+    let Some((mut client, mut ring)) = session_of_part() else { return };
     let wanted = json!([{ "event": "kernel_finding", "classes": ["notify"] }]);
     client.ok("Subscribe", json!({ "subscriptions": wanted }));
     let began = Instant::now();

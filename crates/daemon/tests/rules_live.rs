@@ -4,20 +4,13 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use daemon::kernel::LiveKernel;
 use serde_json::json;
-use support::{CLIENT, Client, Daemon, grant};
-
-/// Where the unprivileged part of the test finds the daemon.
-const SOCKET: &str = "RINGFENCE_TEST_SOCKET";
-/// nobody
-const NOBODY: u32 = 65_534;
+use support::nobody::{as_nobody, grant_for_nobody, open_for_all, session_of_part};
+use support::{CLIENT, Daemon};
 
 fn execute() -> std::io::Result<u32> {
     let mut child = Command::new("/bin/true").spawn()?;
@@ -28,24 +21,10 @@ fn execute() -> std::io::Result<u32> {
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn a_client_is_told_by_its_rules_denies_what_this_host_can_deny_and_leaves_them_behind() {
-    let own = rustix::process::geteuid().as_raw();
-    let text = grant(CLIENT, 1000)
-        .replace(&format!("uid = {own}"), &format!("uid = {NOBODY}"))
-        .replace("\"ask\"", "\"rule\"");
+    let text = grant_for_nobody().replace("\"ask\"", "\"rule\"");
     let daemon = Daemon::start_on(LiveKernel::load(&[]).unwrap(), &text);
-    let directory = daemon.socket.parent().unwrap();
-    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "part_of_a_client_that_has_rules", "--ignored", "--nocapture"])
-        .env(SOCKET, &daemon.socket)
-        .current_dir("/")
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("1 passed"), "{said}");
+    open_for_all(daemon.socket.parent().unwrap());
+    let said = as_nobody("part_of_a_client_that_has_rules", &daemon.socket);
     print!("{said}");
     // They stay when it goes, and root sees them.
     let matches = || {
@@ -61,11 +40,7 @@ fn a_client_is_told_by_its_rules_denies_what_this_host_can_deny_and_leaves_them_
 #[test]
 #[ignore = "root: a part of another test, run by it as nobody"]
 fn part_of_a_client_that_has_rules() {
-    let Some(socket) = std::env::var_os(SOCKET) else { return };
-    let mut client = Client::connect(Path::new(&socket));
-    let reply = client.open(CLIENT);
-    assert!(reply.get("error").is_none(), "{reply}");
-    let mut ring = sdk::Ring::new(client.descriptors.remove(0)).unwrap();
+    let Some((mut client, mut ring)) = session_of_part() else { return };
     let rule = |action: &str, conditions: &str| {
         let rule = format!("[[rule]]\nid = 12\nevent = \"process_exec\"\n{action}\n{conditions}");
         json!({ "rules": rule })

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub(crate) mod idl;
+pub(crate) mod nobody;
 
 use std::collections::BTreeMap;
 use std::io::{IoSliceMut, Read, Write};
