@@ -5,17 +5,14 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::Ending;
-use crate::control::{Daemon, Socket};
-use crate::screen::{Output, Style, Tone};
+use crate::control::Query;
+use crate::screen::{Style, Tone};
 
 /// Show who is connected to ringfenced, what each gets and what it lost
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    socket: Socket,
-    /// Print as JSON
-    #[arg(long)]
-    json: bool,
+    query: Query,
 }
 
 /// The reply to GetClients. Fields are as api/ringfence.varlink has them; those that are added
@@ -63,13 +60,8 @@ struct Counts {
 
 /// Runs the subcommand. Exit status 1 says that a client lost records or is not asked any more.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
-    let clients: Clients = Daemon::connect(&arguments.socket)?.call("GetClients")?;
-    let text = if arguments.json {
-        format!("{}\n", serde_json::to_string_pretty(&clients)?)
-    } else {
-        render(&clients, Style::of_stdout())
-    };
-    Output::stdout().put(&text)?;
+    let clients: Clients = arguments.query.daemon()?.call("GetClients")?;
+    arguments.query.show(&clients, render)?;
     let well = clients.clients.iter().all(Client::is_well);
     Ok(if well { Ending::Clean } else { Ending::Findings })
 }

@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+use crate::screen::{Output, Style};
 
 /// Where the daemon listens unless it is told otherwise.
 pub(crate) const SOCKET: &str = "/run/ringfence/control";
@@ -25,6 +28,37 @@ pub(crate) struct Socket {
     /// Socket of ringfenced
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     socket: PathBuf,
+}
+
+/// What is asked of ringfenced, to be shown.
+#[derive(Args, Debug)]
+pub(crate) struct Query {
+    #[command(flatten)]
+    socket: Socket,
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Query {
+    /// The daemon that is asked.
+    pub(crate) fn daemon(&self) -> anyhow::Result<Daemon> {
+        Daemon::connect(&self.socket)
+    }
+
+    /// Prints what it said, as it is or in words.
+    pub(crate) fn show<T: Serialize>(
+        &self,
+        said: &T,
+        in_words: impl FnOnce(&T, Style) -> String,
+    ) -> anyhow::Result<()> {
+        let text = if self.json {
+            format!("{}\n", serde_json::to_string_pretty(said)?)
+        } else {
+            in_words(said, Style::of_stdout())
+        };
+        Ok(Output::stdout().put(&text)?)
+    }
 }
 
 /// A connection to the daemon.

@@ -10,17 +10,14 @@ use sdk::{ClientRules, RuleState};
 use serde::{Deserialize, Serialize};
 
 use crate::Ending;
-use crate::control::{Daemon, Socket};
+use crate::control::Query;
 use crate::screen::{Output, Style, Tone};
 
 /// Show the rules that the kernel decides by, with counters, or check a file of rules
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    socket: Socket,
-    /// Print as JSON
-    #[arg(long)]
-    json: bool,
+    query: Query,
     /// Say what is wrong in a file of rules (docs/rules.md), with line and column; needs no ringfenced
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     check: Option<PathBuf>,
@@ -34,20 +31,15 @@ struct All {
 
 /// Runs the subcommand. Status 1: something is wrong in the file.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
-    let mut output = Output::stdout();
     if let Some(file) = &arguments.check {
         let text = std::fs::read_to_string(file);
         let text = text.with_context(|| format!("cannot read {}", file.display()))?;
         let (said, ending) = checked(file, &text);
-        output.put(&said)?;
+        Output::stdout().put(&said)?;
         return Ok(ending);
     }
-    let all: All = Daemon::connect(&arguments.socket)?.call("GetRules")?;
-    if arguments.json {
-        output.put(&format!("{}\n", serde_json::to_string_pretty(&all)?))?;
-    } else {
-        output.put(&render(&all.clients, Style::of_stdout()))?;
-    }
+    let all: All = arguments.query.daemon()?.call("GetRules")?;
+    arguments.query.show(&all, |all, style| render(&all.clients, style))?;
     Ok(Ending::Clean)
 }
 

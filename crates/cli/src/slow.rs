@@ -8,18 +8,15 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::Ending;
-use crate::control::{Daemon, Socket};
+use crate::control::Query;
 use crate::report_text::duration;
-use crate::screen::{Output, Style, Tone, grouped};
+use crate::screen::{Style, Tone, grouped};
 
 /// Show which clients are slow: what their verdicts take, and what they missed and lost
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    socket: Socket,
-    /// Print as JSON
-    #[arg(long)]
-    json: bool,
+    query: Query,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -72,15 +69,10 @@ const NEARLY_FULL_PERCENT: u64 = 75;
 /// Runs the subcommand. Exit status 1 says that some client is slow: it missed deadlines, is not asked
 /// any more, lost records or is about to.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
-    let mut clients: Clients = Daemon::connect(&arguments.socket)?.call("GetClients")?;
+    let mut clients: Clients = arguments.query.daemon()?.call("GetClients")?;
     // Who takes longest comes first; those who are asked nothing keep their order.
     clients.clients.sort_by_key(|client| std::cmp::Reverse((client.is_slow(), client.worst())));
-    let text = if arguments.json {
-        format!("{}\n", serde_json::to_string_pretty(&clients)?)
-    } else {
-        render(&clients, Style::of_stdout())
-    };
-    Output::stdout().put(&text)?;
+    arguments.query.show(&clients, render)?;
     let slow = clients.clients.iter().any(Client::is_slow);
     Ok(if slow { Ending::Findings } else { Ending::Clean })
 }

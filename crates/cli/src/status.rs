@@ -8,17 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::Ending;
 use crate::clock::boot_time_ns;
-use crate::control::{Daemon, Socket};
-use crate::screen::{Output, Style, Tone, wrap};
+use crate::control::Query;
+use crate::screen::{Style, Tone, wrap};
 
 /// Show how ringfenced is, and what this host gives its clients
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    socket: Socket,
-    /// Print as JSON
-    #[arg(long)]
-    json: bool,
+    query: Query,
 }
 
 /// Three replies of the daemon, as api/ringfence.varlink has them.
@@ -93,18 +90,13 @@ struct Availability {
 /// Runs the subcommand. Exit status 1 says that a grant is wrong; what a host cannot give is none
 /// of its faults.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
-    let mut daemon = Daemon::connect(&arguments.socket)?;
+    let mut daemon = arguments.query.daemon()?;
     let all = All {
         version: daemon.call("GetVersion")?,
         status: daemon.call("GetStatus")?,
         coverage: daemon.call::<Matrix>("GetCoverage")?.coverage,
     };
-    let text = if arguments.json {
-        format!("{}\n", serde_json::to_string_pretty(&all)?)
-    } else {
-        render(&all, Style::of_stdout())
-    };
-    Output::stdout().put(&text)?;
+    arguments.query.show(&all, render)?;
     let wrong = all.status.problems.iter().any(|problem| problem.area == "grants");
     Ok(if wrong { Ending::Findings } else { Ending::Clean })
 }
