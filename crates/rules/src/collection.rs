@@ -171,7 +171,9 @@ impl Collection {
     }
 }
 
-fn from_hex(text: &str) -> Option<Digest> {
+/// A digest of 64 hexadecimal digits.
+#[must_use]
+pub fn from_hex(text: &str) -> Option<Digest> {
     let mut digest = [0; 32];
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
     if pairs.len() != digest.len() {

@@ -172,6 +172,12 @@ impl Broker {
         self.client(slot).map(|client| &client.grant)
     }
 
+    /// What the client of a slot is told of, decides by rules and is asked about.
+    #[must_use]
+    pub fn masks(&self, slot: Slot) -> Option<&crate::effect::Masks> {
+        self.client(slot).map(|client| &client.masks)
+    }
+
     /// What this host can do.
     #[must_use]
     pub fn coverage(&self) -> &Coverage {

@@ -65,7 +65,8 @@ impl<K: Kernel> Control<K> {
 
     /// Whether the client of the slot is told of findings.
     pub(super) fn is_told_of_findings(&self, slot: Slot) -> bool {
-        self.subscribers().contains(&slot)
+        let masks = self.broker.masks(slot);
+        masks.is_some_and(|masks| masks.notify.contains(EventType::KERNEL_FINDING))
     }
 
     /// Tells a client that has just subscribed which findings are there.
@@ -83,12 +84,8 @@ impl<K: Kernel> Control<K> {
 
     /// Those who are told of findings.
     fn subscribers(&self) -> Vec<Slot> {
-        let told = |slot: &Slot| {
-            let mut all = self.broker.status();
-            let status = all.find(|status| status.slot == *slot);
-            status.is_some_and(|status| status.masks.notify.contains(EventType::KERNEL_FINDING))
-        };
-        self.sessions.iter().map(|session| session.slot).filter(told).collect()
+        let slots = self.sessions.iter().map(|session| session.slot);
+        slots.filter(|slot| self.is_told_of_findings(*slot)).collect()
     }
 
     fn write_finding(&mut self, slot: Slot, record: &RecordBuffer) {

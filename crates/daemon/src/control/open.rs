@@ -239,8 +239,7 @@ impl<K: Kernel> Control<K> {
             inverted: false,
         });
         // What was said of the slot before it had a ring.
-        let status = self.broker.status().find(|status| status.slot == slot);
-        if let Some(masks) = status.map(|status| *status.masks) {
+        if let Some(masks) = self.broker.masks(slot).copied() {
             self.subscribe_kernel(slot, &masks)?;
         }
         given

@@ -10,7 +10,7 @@ use broker::effect::Masks;
 use broker::event::{Class, EventSet, EventType};
 use broker::grant::Grant;
 use broker::slot::Slot;
-use rules::collection::{DIGESTS, Digest, is_name};
+use rules::collection::{DIGESTS, Digest, from_hex, is_name};
 use rules::{Action, Algorithm, Collection, Rule, RuleSet};
 use serde::{Deserialize, Serialize};
 
@@ -291,8 +291,7 @@ impl<K: Kernel> Control<K> {
         if let Some(installed) = self.installed.get_mut(&slot) {
             (installed.coming_text, installed.coming) = (String::new(), None);
         }
-        let masks = self.broker.status().find(|status| status.slot == slot);
-        let masks = masks.map(|status| *status.masks);
+        let masks = self.broker.masks(slot).copied();
         masks.map_or(Ok(()), |masks| self.allow_rules(slot, &masks))
     }
 
@@ -365,16 +364,8 @@ fn algorithm_of(name: Option<&str>) -> Result<Algorithm, ControlError> {
 
 /// 64 hexadecimal digits, or the first 64 of 128.
 fn digest(text: &str) -> Option<Digest> {
-    let digits = text.as_bytes();
-    if !matches!(digits.len(), 64 | 128) {
-        return None;
-    }
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    let mut digest = Digest::default();
-    for (byte, pair) in digest.iter_mut().zip(digits.chunks(2)) {
-        *byte = digit(pair.first()?)? << 4 | digit(pair.get(1)?)?;
-    }
-    Some(digest)
+    let first = if text.len() == 128 { text.get(..64)? } else { text };
+    from_hex(first)
 }
 
 fn refused(why: RulesRefused) -> ControlError {
