@@ -54,18 +54,19 @@ fn detection() -> anyhow::Result<ExitCode> {
     let kernels = lab::kernels::all(&lab::kernels::cache())?;
     let page = lab::detection::page(&lab::logs(), &kernels);
     let page = page.context("no attack was carried out: make lab SCENARIO=attacks")?;
-    let path = lab::kernels::repository().join("docs/detection.md");
-    std::fs::write(&path, page).with_context(|| path.display().to_string())?;
-    println!("{} is written", path.display());
-    Ok(ExitCode::SUCCESS)
+    write("docs/detection.md", &page)
 }
 
 fn coverage() -> anyhow::Result<ExitCode> {
     let kernels = lab::kernels::all(&lab::kernels::cache())?;
     let page = lab::coverage::page(&lab::logs(), &kernels);
     let page = page.context("no door was opened: make lab SCENARIO=events, and verdicts")?;
-    let path = lab::kernels::repository().join("docs/coverage.md");
-    std::fs::write(&path, page).with_context(|| path.display().to_string())?;
+    write("docs/coverage.md", &page)
+}
+
+fn write(page: &str, text: &str) -> anyhow::Result<ExitCode> {
+    let path = lab::kernels::repository().join(page);
+    std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     println!("{} is written", path.display());
     Ok(ExitCode::SUCCESS)
 }
