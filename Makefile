@@ -10,6 +10,8 @@ RINGFENCE := target/release/ringfence
 PACKAGES := clang clang-format llvm libelf-dev zlib1g-dev pkg-config gcc libc6-dev xz-utils zstd
 # What the tests and the lab need besides.
 LAB_PACKAGES := qemu-system-x86 seabios ipxe-qemu busybox-static kmod mmdebstrap
+# A test among them, so that crates get the features that tests want and are not built twice.
+LAB_PROGRAMS := --workspace --bins --test rings
 # What `make test` attacks; `make lab` attacks all that can be.
 test: KERNELS_ATTACKED := 6.12-cloud-amd64 7-cloud-amd64
 # Only root can load BPF programs; everybody else is told what was left out.
@@ -50,17 +52,20 @@ test: kernels attacks ## Run all tests, and the lab's core set.
 	tests/run
 
 .PHONY: lab
-lab: kernels attacks build ## Run all scenarios on all kernels (KERNEL=7.3 SCENARIO=boots for some).
-	$(CARGO) run --quiet --locked --package lab -- scenarios \
+lab: kernels attacks ## Run all scenarios on all kernels (KERNEL=7.3 SCENARIO=boots for some).
+	$(CARGO) build --release --locked $(LAB_PROGRAMS)
+	target/release/ringfence-lab scenarios \
 		$(addprefix --kernel ,$(KERNEL)) $(addprefix --scenario ,$(SCENARIO))
 
 .PHONY: detection
 detection: ## Write docs/detection.md, of the attacks that the lab carried out last.
-	$(CARGO) run --quiet --locked --package lab -- detection
+	$(CARGO) build --release --locked $(LAB_PROGRAMS)
+	target/release/ringfence-lab detection
 
 .PHONY: coverage
 coverage: ## Write docs/coverage.md, of the doors that tests in the lab's guests opened last.
-	$(CARGO) run --quiet --locked --package lab -- coverage
+	$(CARGO) build --release --locked $(LAB_PROGRAMS)
+	target/release/ringfence-lab coverage
 
 .PHONY: lint
 lint: deps ## rustfmt, clippy, clang-format, licence lines, cargo-deny.

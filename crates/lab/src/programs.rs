@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The programs that are tested in guests, and where they are on the host.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +14,8 @@ use crate::kernels::repository;
 #[derive(Debug)]
 pub struct Programs {
     ringfence: PathBuf,
-    built: Mutex<HashMap<String, PathBuf>>,
+    /// What cargo said when it built the others.
+    built: Mutex<Option<String>>,
 }
 
 impl Programs {
@@ -34,69 +34,67 @@ impl Programs {
         &self.ringfence
     }
 
-    /// A program of tests of this workspace by the name of its file, which is built if it is not.
+    /// A program of tests, an example or another program of this workspace by its name. All are
+    /// built when the first one is asked for.
     ///
     /// # Errors
-    /// When it cannot be built.
-    pub fn test(&self, name: &str) -> anyhow::Result<PathBuf> {
-        self.built(&["test", "--no-run", "--test"], name)
-    }
-
-    /// An example of this workspace, which is built if it is not.
-    ///
-    /// # Errors
-    /// When it cannot be built.
-    pub fn example(&self, name: &str) -> anyhow::Result<PathBuf> {
-        self.built(&["build", "--example"], name)
-    }
-
-    /// A program of this workspace, which is built if it is not; not optimised.
-    ///
-    /// # Errors
-    /// When it cannot be built.
-    pub fn binary(&self, name: &str) -> anyhow::Result<PathBuf> {
-        self.built(&["build", "--bin"], name)
-    }
-
-    fn built(&self, kind: &[&str], name: &str) -> anyhow::Result<PathBuf> {
+    /// When they cannot be built, or it is not among them.
+    pub fn other(&self, name: &str) -> anyhow::Result<PathBuf> {
         // One builds, others wait for it.
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(path) = built.get(name) {
-            return Ok(path.clone());
-        }
-        let path = build(kind, name)?;
-        built.insert(name.to_owned(), path.clone());
-        Ok(path)
+        let messages = match &mut *built {
+            Some(messages) => messages,
+            none => none.insert(build()?),
+        };
+        executable(messages, name)
     }
 }
 
-/// Lets cargo build a test or an example as `cargo test --workspace` does, so that one that is built
-/// already serves.
-fn build(kind: &[&str], target: &str) -> anyhow::Result<PathBuf> {
+/// Programs of tests that are run in guests.
+const TESTS: [&str; 8] = [
+    "doors",
+    "events",
+    "lsm_events",
+    "rings",
+    "rules_enforced",
+    "rules_kernel",
+    "rules_live",
+    "watch_churn",
+];
+
+/// Lets cargo build everything, in one go and optimised as this program is: so that what is built
+/// already serves, and crates are not built again for other features. Gives what it said, one JSON
+/// object a line.
+fn build() -> anyhow::Result<String> {
     // Set where cargo itself runs the lab.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(kind)
-        .arg(target)
-        .args(["--workspace", "--locked", "--message-format=json"])
-        .current_dir(repository())
-        .output()
-        .context("cannot run cargo")?;
-    if !output.status.success() {
-        bail!("cargo cannot build {target}:\n{}", String::from_utf8_lossy(&output.stderr));
+    let mut command = Command::new(cargo);
+    command.args(["build", "--workspace", "--locked", "--message-format=json-render-diagnostics"]);
+    command.args(["--bins", "--examples"]);
+    command.args(TESTS.iter().flat_map(|test| ["--test", test]));
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
     }
-    let messages = String::from_utf8_lossy(&output.stdout);
-    executable(&messages, target).with_context(|| format!("cargo names no program for {target}"))
+    let output = command.current_dir(repository()).output().context("cannot run cargo")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("cargo cannot build what is run in guests:\n{said}");
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The program that cargo made of a target, by its messages (one JSON object per line).
-fn executable(messages: &str, target: &str) -> Option<PathBuf> {
-    messages.lines().find_map(|line| {
+/// The program that cargo made of a target, by its messages.
+fn executable(messages: &str, target: &str) -> anyhow::Result<PathBuf> {
+    let made = |line: &str| {
         let message: Value = serde_json::from_str(line).ok()?;
         let name = message.get("target")?.get("name")?.as_str()?;
         let path = message.get("executable")?.as_str()?;
-        (name == target).then(|| path.into())
-    })
+        (name == target).then(|| PathBuf::from(path))
+    };
+    let mut made: Vec<_> = messages.lines().filter_map(made).collect();
+    // Two crates can have a target of one name, and then either could be run.
+    ensure!(made.len() == 1, "cargo names {} programs for {target}: {made:?}", made.len());
+    Ok(made.remove(0))
 }
 
 #[cfg(test)]
@@ -111,6 +109,8 @@ mod tests {
             {"reason":"build-finished","success":true}"#;
         assert_eq!(executable(messages, "churn").unwrap(), Path::new("/t/deps/churn-1"));
         assert_eq!(executable(messages, "ringfence").unwrap(), Path::new("/t/ringfence"));
-        assert_eq!(executable(messages, "guard"), None);
+        assert!(executable(messages, "guard").unwrap_err().to_string().contains("0 programs"));
+        let twice = [messages, messages].join("\n");
+        assert!(executable(&twice, "churn").unwrap_err().to_string().contains("2 programs"));
     }
 }

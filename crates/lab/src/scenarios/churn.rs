@@ -156,7 +156,7 @@ fn boot(cell: &Cell<'_>, kinds: &[&str]) -> anyhow::Result<Vm> {
         }
     }
     if kinds.contains(&"bpf") {
-        boot = boot.file(cell.programs().test("watch_churn")?, "/lab/watch_churn");
+        boot = boot.file(cell.programs().other("watch_churn")?, "/lab/watch_churn");
     }
     let subjects = if kinds.contains(&"livepatch") { attacks::subjects(cell)? } else { None };
     if let Some(subjects) = &subjects {

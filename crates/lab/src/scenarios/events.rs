@@ -31,7 +31,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let mut boot = Boot::new().module(MODULE);
     for test in TESTS {
-        boot = boot.file(cell.programs().test(test)?, format!("/lab/{test}"));
+        boot = boot.file(cell.programs().other(test)?, format!("/lab/{test}"));
     }
     let vm = cell.boot(&boot)?;
     let mut passed = 0;

@@ -43,8 +43,8 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     }
     let programs = cell.programs();
     let boot = Boot::new()
-        .file(programs.binary("ringfenced")?, "/usr/bin/ringfenced")
-        .file(programs.example("figures")?, FIGURES);
+        .file(programs.other("ringfenced")?, "/usr/bin/ringfenced")
+        .file(programs.other("figures")?, FIGURES);
     let vm = cell.boot(&boot.counted())?;
     vm.shell(
         "mkdir -p /etc/ringfence/grants.d && \

@@ -49,7 +49,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let boot = Boot::new()
         .module("msr")
         .file(programs.ringfence(), "/usr/bin/ringfence")
-        .file(programs.binary("ringfenced")?, "/usr/bin/ringfenced")
+        .file(programs.other("ringfenced")?, "/usr/bin/ringfenced")
         .file(subjects.join(format!("{name}.ko")), format!("/lab/{name}.ko"));
     let vm = cell.boot(&boot)?;
     attacks::taint(&vm)?;

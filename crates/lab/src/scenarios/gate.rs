@@ -29,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 const NO_GATE: i32 = 3;
 
 fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
-    let boot = Boot::new().file(cell.programs().example("gate_trial")?, TRIAL);
+    let boot = Boot::new().file(cell.programs().other("gate_trial")?, TRIAL);
     if cell.kernel().series() < (6, 12) {
         let vm = cell.boot(&boot)?;
         let tried = vm.try_run_within(&[TRIAL, "support"], LIMIT)?;

@@ -29,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(400);
 const NOT_HERE: &str = "speed";
 
 fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
-    let boot = Boot::new().file(cell.programs().test("rules_kernel")?, "/lab/rules_kernel");
+    let boot = Boot::new().file(cell.programs().other("rules_kernel")?, "/lab/rules_kernel");
     let vm = cell.boot(&boot)?;
     let rounds = format!("RINGFENCE_RULES_ROUNDS={ROUNDS}");
     let test = ["/bin/env", &rounds, "/lab/rules_kernel", "--ignored", "--nocapture"];

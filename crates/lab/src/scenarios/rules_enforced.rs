@@ -30,8 +30,8 @@ const LIMIT: Duration = Duration::from_secs(500);
 fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let programs = cell.programs();
     let boot = Boot::new()
-        .file(programs.test("rules_enforced")?, "/lab/rules_enforced")
-        .file(programs.test("rules_live")?, "/lab/rules_live");
+        .file(programs.other("rules_enforced")?, "/lab/rules_enforced")
+        .file(programs.other("rules_live")?, "/lab/rules_live");
     let vm = cell.boot(&boot)?;
     // Questions need the gate, which came with 6.12.
     let has_gate = cell.kernel().series() >= (6, 12);

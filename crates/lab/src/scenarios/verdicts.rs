@@ -73,9 +73,9 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let programs = cell.programs();
     let boot = Boot::new()
         .file(programs.ringfence(), "/usr/bin/ringfence")
-        .file(programs.binary("ringfenced")?, "/usr/bin/ringfenced")
-        .file(programs.binary("allow-list")?, "/usr/bin/allow-list")
-        .file(programs.example("verdict_trial")?, TRIAL)
+        .file(programs.other("ringfenced")?, "/usr/bin/ringfenced")
+        .file(programs.other("allow-list")?, "/usr/bin/allow-list")
+        .file(programs.other("verdict_trial")?, TRIAL)
         .module(MODULE);
     let vm = cell.boot(&boot)?;
     vm.shell(

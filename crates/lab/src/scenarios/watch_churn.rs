@@ -32,7 +32,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
         return Ok(Outcome::skipped("text pokes are watched from 6.12 on"));
     }
     let boot = Boot::new()
-        .file(cell.programs().test("watch_churn")?, "/lab/watch_churn")
+        .file(cell.programs().other("watch_churn")?, "/lab/watch_churn")
         .file(cell.programs().ringfence(), "/usr/bin/ringfence");
     let vm = cell.boot(&boot)?;
     let rounds = format!("RINGFENCE_CHURN_ROUNDS={ROUNDS}");
