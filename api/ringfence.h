@@ -140,19 +140,16 @@ struct ringfence_string {
 /* A path that cannot be reached from the root of the initial mount namespace. */
 #define RINGFENCE_STRING_UNREACHABLE 0x2
 
-/* A process, from the start of its first thread to its end: no other has the same key until the
- * next boot. */
+/* A process, from the start of its first thread to its end. No other has its key in this boot. */
 struct ringfence_process_key {
 	/* Of its thread group, in the initial pid namespace; 0 for nobody. */
 	__u32 pid;
 	__u32 reserved;
-	/* When its first thread started: CLOCK_BOOTTIME, in nanoseconds
-	 * (task_struct.start_boottime). */
+	/* task_struct.start_boottime of its first thread: CLOCK_BOOTTIME, in nanoseconds. */
 	__u64 start;
 };
 
-/* A file, as the kernel knows it. (device, inode, version) is the key of what was learned of its
- * contents. */
+/* A file. (device, inode, version) is the key of what was learned of its contents. */
 struct ringfence_file {
 	/* major << 20 | minor of its file system (super_block.s_dev). */
 	__u64 device;
@@ -175,10 +172,8 @@ struct ringfence_file {
 	__u32 digest_algorithm;
 	/* fs-verity's digest of the file, where it has one. */
 	__u8 digest[32];
-	/* As the kernel has it (d_absolute_path), not as the caller wrote it, and without "
-	 * (deleted)", which is a flag. What never was in a directory has its name behind a slash:
-	 * /memfd:NAME.
-	 */
+	/* As the kernel has it (d_absolute_path), not as the caller wrote it; " (deleted)" is a flag.
+	 * What never was in a directory has its name behind a slash: /memfd:NAME. */
 	struct ringfence_string path;
 };
 
@@ -219,8 +214,7 @@ struct ringfence_header {
 	__u16 tail;
 	/* RINGFENCE_FLAG_ */
 	__u32 flags;
-	/* The rule that sent it to this client, or decided; 0: none. Its number is the client's
-	 * own. */
+	/* The rule that sent it to this client, or decided, by the client's number; 0: none. */
 	__u32 rule;
 	/* How many records this client has lost since its session began, as this one was written.
 	 * Never take it to fall: use the largest seen. */
@@ -322,8 +316,8 @@ struct ringfence_process_exit {
 	/* A core was dumped: 1. */
 	__u32 dumped;
 	__u32 reserved;
-	/* How long it lived and how long it ran in user and kernel mode, in nanoseconds. What its last
-	 * thread ran since the last tick or switch (at most 1 / CONFIG_HZ seconds) is not counted yet. */
+	/* How long it lived and ran in user and kernel mode, in nanoseconds. What its last thread ran
+	 * since the last tick or switch (at most 1 / CONFIG_HZ seconds) is not counted yet. */
 	__u64 lifetime;
 	__u64 user_time;
 	__u64 system_time;
@@ -463,8 +457,7 @@ struct ringfence_memory_protect {
 /* One process reads or writes the memory of another. */
 struct ringfence_memory_access {
 	struct ringfence_process_key target;
-	/* RINGFENCE_ACCESS_, or both: who opens /proc/PID/mem or attaches by ptrace can do either.
-	 */
+	/* RINGFENCE_ACCESS_, or both: by /proc/PID/mem or ptrace one can do either. */
 	__u32 access;
 	/* By which way, RINGFENCE_ACCESS_BY_ */
 	__u32 by;
@@ -501,17 +494,17 @@ struct ringfence_file_open {
 struct ringfence_loss {
 	/* Since the last loss record. */
 	__u64 records;
-	/* RINGFENCE_LOST_ */
-	__u32 why;
+	__u32 why; /* RINGFENCE_LOST_ */
 	__u32 reserved;
 	/* How many of each type, by its number. */
 	__u32 by_type[RINGFENCE_TYPES];
 };
 
-/* The ring was full. */
+/* The ring was full; there was no buffer to make the record in; the kernel (7.0 and later) ran no
+ * program for it (threads count as forks). */
 #define RINGFENCE_LOST_RING_FULL 1
-/* There was no buffer to make the record in. */
 #define RINGFENCE_LOST_NO_BUFFER 2
+#define RINGFENCE_LOST_MISSED	 3
 
 /* The verdict of this client came too late or not at all. No actor. */
 struct ringfence_deadline_missed {

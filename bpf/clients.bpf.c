@@ -12,9 +12,10 @@
 #include "lib/compat.h"
 #include "../api/ringfence.h"
 #include "lib/send.h"
-/* For its maps, which all programs that ask share. */
+/* For their maps, which areas share. */
 #include "lib/gate.h"
 #include "lib/watched.h"
+#include "lib/again.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -160,4 +161,23 @@ int write_record(struct write_context *context)
 	missed = send(buffer, 1ULL << slot, header->classes, wake);
 	give_back(buffer);
 	return missed ? WRITE_FULL : WRITE_DONE;
+}
+
+/* Whether anything can be missed here: bpf/lib/again.h. */
+SEC("syscall")
+int can_miss(void *context)
+{
+	return !!CAN_BE_PREEMPTED;
+}
+
+/* Counts for clients what no program was run for, and has them told of it. */
+SEC("syscall")
+int lose_missed(struct missed_call *context)
+{
+	struct client_state *all = the_state();
+
+	lose_all(context->clients, context->type, RINGFENCE_LOST_MISSED, context->count);
+	if (all)
+		wake_later(all, context->clients);
+	return 0;
 }

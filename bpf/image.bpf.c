@@ -26,6 +26,7 @@
 #include "lib/compat.h"
 #include "../api/ringfence.h"
 #include "lib/send.h"
+#include "lib/again.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -136,8 +137,7 @@ int load_memory(void *context)
 }
 
 /* Argument: module, in place, and its code has not run. */
-SEC("tp_btf/module_load")
-int module_loaded(void *context)
+static __noinline int tell_loaded(void *context)
 {
 	__u64 module = argument(context, 0);
 	struct buffer *buffer;
@@ -151,9 +151,10 @@ int module_loaded(void *context)
 	return 0;
 }
 
+TOLD_ONCE(module_load, module_loaded, tell_loaded, 0, RINGFENCE_MODULE_LOAD)
+
 /* Argument: module, which is about to be given back. */
-SEC("tp_btf/module_free")
-int module_unloaded(void *context)
+static __noinline int tell_unloaded(void *context)
 {
 	__u64 module = argument(context, 0);
 	struct buffer *buffer;
@@ -166,6 +167,8 @@ int module_unloaded(void *context)
 	observe(buffer);
 	return 0;
 }
+
+TOLD_ONCE(module_free, module_unloaded, tell_unloaded, 0, RINGFENCE_MODULE_UNLOAD)
 
 /* --- BPF programs ---------------------------------------------------------------------------- */
 

@@ -12,7 +12,8 @@
  * (load_module, kernel/module/main.c), so user space looks twice.
  *
  * Limits. A module that is loaded by other means (memory written by hand) passes no tracepoint, and
- * whoever is in the kernel can detach this program: the check `self` tells of that.
+ * whoever is in the kernel can detach this program: the check `self` tells of that. Since 7.0 the
+ * kernel can miss to run it (lib/again.h); then the guard looks at its next turn.
  *
  * Ways rejected. tp_btf, which needs a type of its own in every kernel's BTF; a raw tracepoint has
  * the same argument. A perf event by the tracepoint's number, which needs tracefs and has a ring

@@ -30,6 +30,7 @@
 #include "lib/compat.h"
 #include "../api/ringfence.h"
 #include "lib/send.h"
+#include "lib/again.h"
 #include "lib/exec.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -74,7 +75,7 @@ __noinline int put_exec(struct buffer *buffer, __u64 address)
 {
 	struct linux_binprm *bprm = (void *)address;
 	struct ringfence_process_exec *exec;
-	__u64 file, name, interpreter;
+	__u64 file;
 
 	if (!buffer)
 		return 0;
@@ -84,19 +85,9 @@ __noinline int put_exec(struct buffer *buffer, __u64 address)
 		exec->file = actor_of(buffer)->executable;
 	else
 		put_file(buffer, IN_BODY(ringfence_process_exec, file), file);
-	exec->argument_count = BPF_CORE_READ(bprm, argc);
-	exec->environment_count = BPF_CORE_READ(bprm, envc);
 	if (BPF_CORE_READ_BITFIELD_PROBED(bprm, secureexec))
 		exec->flags |= RINGFENCE_EXEC_SECURE;
-	if (exec->file.flags & (RINGFENCE_FILE_MEMFD | RINGFENCE_FILE_DELETED))
-		exec->flags |= RINGFENCE_EXEC_FILELESS;
-	name = (__u64)BPF_CORE_READ(bprm, filename);
-	interpreter = (__u64)BPF_CORE_READ(bprm, interp);
-	put_text(buffer, IN_BODY(ringfence_process_exec, name), name);
-	if (interpreter != name) {
-		exec->flags |= RINGFENCE_EXEC_INTERPRETED;
-		exec->script = exec->name;
-	}
+	put_program(buffer, exec, bprm);
 	put_arguments(buffer, IN_BODY(ringfence_process_exec, arguments));
 	return 0;
 }
@@ -117,8 +108,7 @@ static __always_inline void number_as_asked(struct buffer *buffer)
 }
 
 /* Arguments: task, its pid before, struct linux_binprm. */
-SEC("tp_btf/sched_process_exec")
-int process_exec(void *context)
+static __noinline int tell_exec(void *context)
 {
 	struct buffer *buffer;
 
@@ -130,6 +120,8 @@ int process_exec(void *context)
 	observe(buffer);
 	return 0;
 }
+
+TOLD_ONCE(sched_process_exec, process_exec, tell_exec, 2, RINGFENCE_PROCESS_EXEC)
 
 /* Argument: struct linux_binprm. */
 SEC("lsm/bprm_check_security")
@@ -168,8 +160,7 @@ __noinline int put_fork(struct buffer *buffer, __u64 address)
 }
 
 /* Arguments: parent, child, which has not run yet. For threads too: kernel/fork.c, kernel_clone. */
-SEC("tp_btf/sched_process_fork")
-int process_fork(void *context)
+static __noinline int tell_fork(void *context)
 {
 	struct task_struct *child = (void *)argument(context, 1);
 	struct buffer *buffer;
@@ -185,6 +176,8 @@ int process_fork(void *context)
 	return 0;
 }
 
+TOLD_ONCE(sched_process_fork, process_fork, tell_fork, 1, RINGFENCE_PROCESS_FORK)
+
 /* --- exit ------------------------------------------------------------------------------------ */
 
 /* Processes with several threads that were told of as ended: see is_last. */
@@ -196,10 +189,11 @@ struct {
 } ended SEC(".maps");
 
 /*
- * Whether the running task is the last thread of its process. Each counts signal->live down before
- * it comes here (do_exit), so two that end at once can both see zero: the first one to say so is
- * the last thread. It says so before it is taken off the process, so that whoever is alone then
- * finds it; and who was alone all the time finds nothing and need not say so.
+ * Whether the running task is the last thread of its process, where the kernel does not say it.
+ * Each counts signal->live down before it comes here (do_exit), so two that end at once can both
+ * see zero: the first one to say so is the last thread. It says so before it is taken off the
+ * process, so that whoever is alone then finds it; and who was alone all the time finds nothing and
+ * need not say so.
  */
 static __always_inline int is_last(struct task_struct *task)
 {
@@ -251,14 +245,18 @@ __noinline int put_exit(struct buffer *buffer)
 	return 0;
 }
 
-/* Argument: the task, which is the one that runs. */
-SEC("tp_btf/sched_process_exit")
-int process_exit(void *context)
+/* Arguments: the task, which is the one that runs; whether it is its process's last, on kernels
+ * that say so. */
+static __noinline int tell_exit(void *context)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
 	struct buffer *buffer;
+	int last;
 
-	if (!is_last(task))
+	if (bpf_core_type_exists(btf_trace_sched_process_exit___since_6_16))
+		last = argument(context, 1) & 1;
+	else
+		last = is_last((void *)bpf_get_current_task());
+	if (!last)
 		return 0;
 	buffer = begin(RINGFENCE_PROCESS_EXIT, sizeof(struct ringfence_process_exit));
 	if (!buffer)
@@ -267,6 +265,8 @@ int process_exit(void *context)
 	observe(buffer);
 	return 0;
 }
+
+TOLD_ONCE(sched_process_exit, process_exit, tell_exit, 0, RINGFENCE_PROCESS_EXIT)
 
 /* --- signal ---------------------------------------------------------------------------------- */
 

@@ -21,6 +21,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include <bpf/bpf_core_read.h>
+#include "lib/compat.h"
 #include "../api/ringfence.h"
 #include "lib/rules_maps.h"
 
@@ -52,8 +53,7 @@ struct {
 } rules_marking SEC(".maps");
 
 /* Cleared bits say nothing, so a mark is only made where there is something to inherit. */
-SEC("tp_btf/task_newtask")
-int BPF_PROG(rules_inherit, struct task_struct *child, unsigned long flags)
+static __always_inline int inherit(struct task_struct *child)
 {
 	struct task_struct *parent = bpf_get_current_task_btf();
 	struct rules_lineage *mark, *made;
@@ -76,6 +76,26 @@ int BPF_PROG(rules_inherit, struct task_struct *child, unsigned long flags)
 	__sync_fetch_and_or(&made->ancestors, ancestors);
 	__sync_fetch_and_or(&made->roots, roots);
 	return 0;
+}
+
+/* Three, because the kernel can miss to run one (lib/again.h); that it is done twice does no harm.
+ */
+SEC("tp_btf/task_newtask")
+int BPF_PROG(rules_inherit, struct task_struct *child, unsigned long flags)
+{
+	return inherit(child);
+}
+
+SEC("tp_btf/task_newtask")
+int BPF_PROG(rules_inherit_again, struct task_struct *child, unsigned long flags)
+{
+	return CAN_BE_PREEMPTED ? inherit(child) : 0;
+}
+
+SEC("tp_btf/task_newtask")
+int BPF_PROG(rules_inherit_last, struct task_struct *child, unsigned long flags)
+{
+	return CAN_BE_PREEMPTED ? inherit(child) : 0;
 }
 
 /* Whether a task is a thread of the process that is marked. */

@@ -54,7 +54,7 @@ static __always_inline struct buffer *begin_for(const struct event *event, __u64
 	index = take_buffer();
 	buffer = bpf_map_lookup_elem(&buffers, &index);
 	if (index < 0 || !buffer) {
-		lose_all(clients, event->type);
+		lose_all(clients, event->type, RINGFENCE_LOST_NO_BUFFER, 1);
 		return NULL;
 	}
 	begin_record(buffer, event->type, event->body);

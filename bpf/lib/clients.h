@@ -132,11 +132,14 @@ static __always_inline __u32 lowest(__u64 set)
 	return bit_numbers[((set & -set) * 0x022fdd63cc95386dULL) >> 58];
 }
 
-/* Counts a record that a client does not get; `why` is RINGFENCE_LOST_. */
-static __always_inline void count_lost(struct client_counters *counter, __u32 type, __u32 why)
+/* Counts records that a client does not get; `why` is RINGFENCE_LOST_. */
+static __always_inline void count_lost(struct client_counters *counter, __u32 type, __u32 why,
+				       __u32 count)
 {
-	__sync_fetch_and_add(&counter->lost_by[(why - 1) & 1][type & (LOST_TYPES - 1)], 1);
-	__sync_fetch_and_add(&counter->lost, 1);
+	__u32 *lost = counter->lost_by[(why - 1) & (LOST_KINDS - 1)];
+
+	__sync_fetch_and_add(&lost[type & (LOST_TYPES - 1)], count);
+	__sync_fetch_and_add(&counter->lost, count);
 }
 
 /* Clients that are asked about events of a type. */
@@ -217,6 +220,9 @@ __noinline __u64 muted_by_path(__u32 index)
 struct lose_context {
 	__u64 left;
 	__u32 type;
+	__u32 why;
+	__u32 count;
+	__u32 reserved;
 };
 
 static long lose_one(__u32 count, struct lose_context *context)
@@ -230,14 +236,14 @@ static long lose_one(__u32 count, struct lose_context *context)
 	context->left &= context->left - 1;
 	counter = bpf_map_lookup_elem(&counters, &slot);
 	if (counter)
-		count_lost(counter, context->type, RINGFENCE_LOST_NO_BUFFER);
+		count_lost(counter, context->type, context->why, context->count);
 	return 0;
 }
 
-/* Counts for each client of a set that there was no buffer. */
-__noinline int lose_all(__u64 clients, __u32 type)
+/* Counts records that each client of a set does not get. */
+__noinline int lose_all(__u64 clients, __u32 type, __u32 why, __u32 count)
 {
-	struct lose_context context = {.left = clients, .type = type};
+	struct lose_context context = {.left = clients, .type = type, .why = why, .count = count};
 
 	bpf_loop(CLIENTS, lose_one, &context, 0);
 	return 0;
@@ -276,7 +282,7 @@ static __always_inline struct buffer *begin_ruled(__u32 type, __u32 body, __u64 
 	index = take_buffer();
 	buffer = bpf_map_lookup_elem(&buffers, &index);
 	if (index < 0 || !buffer) {
-		lose_all(wanted | ruled, type);
+		lose_all(wanted | ruled, type, RINGFENCE_LOST_NO_BUFFER, 1);
 		return NULL;
 	}
 	begin_record(buffer, type, body);

@@ -69,8 +69,8 @@ struct client_state {
 	__u64 checked;
 };
 
-/* Why records are lost, as an index: RINGFENCE_LOST_ less one. */
-#define LOST_KINDS 2
+/* Why records are lost, as an index: RINGFENCE_LOST_ less one. A power of two. */
+#define LOST_KINDS 4
 #define LOST_TYPES 64
 
 /* What happened to the records of a client. Only grows during a session. */
@@ -113,7 +113,16 @@ struct write_call {
 	__u32 reserved;
 };
 
-/* What it returns. */
+/* The context of the program that counts what no program was run for: bpf/lib/again.h. */
+struct missed_call {
+	/* Clients that would have been told. */
+	__u64 clients;
+	/* Of the event, or the first one if the tracepoint has several. */
+	__u32 type;
+	__u32 count;
+};
+
+/* What the one that writes returns. */
 #define WRITE_DONE	0
 #define WRITE_NO_RING	1
 #define WRITE_FULL	2

@@ -18,6 +18,29 @@
  */
 extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 
+/*
+ * Whether a program on a tracepoint can be preempted: since 7.0 ("tracing: Guard __DECLARE_TRACE()
+ * use of __DO_TRACE_CALL() with SRCU-fast"). Until then tracepoints forbade it; tracepoint_srcu,
+ * which a per-processor variable belongs to, was there until 6.12 for others, before there was a
+ * tracepoint_ext (6.14).
+ */
+struct srcu_data {
+	int any;
+};
+extern const struct srcu_data tracepoint_srcu_srcu_data __ksym __weak;
+struct tracepoint_ext___since_6_14 {
+	int any;
+};
+
+#define CAN_BE_PREEMPTED                                                                           \
+	(bpf_core_type_exists(struct tracepoint_ext___since_6_14) && &tracepoint_srcu_srcu_data)
+
+/*
+ * Whether the thread that ends is the last one of its process: told by sched_process_exit since
+ * 6.16 ("exit: move and extend sched_process_exit() tracepoint").
+ */
+typedef void (*btf_trace_sched_process_exit___since_6_16)(void *, struct task_struct *, _Bool);
+
 #ifdef RINGFENCE_EVENT_TYPES_H
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

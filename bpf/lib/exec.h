@@ -8,17 +8,12 @@
 
 #include "record.h"
 
-/* What is about to be executed; `address` is of the struct linux_binprm. */
-__noinline int put_asked_exec(struct buffer *buffer, __u64 address)
+/* What is known of it before and after. Its file is in the record already. */
+static __always_inline void put_program(struct buffer *buffer, struct ringfence_process_exec *exec,
+					struct linux_binprm *bprm)
 {
-	struct linux_binprm *bprm = (void *)address;
-	struct ringfence_process_exec *exec;
 	__u64 name, interpreter;
 
-	if (!buffer)
-		return 0;
-	exec = body_of(buffer);
-	put_file(buffer, IN_BODY(ringfence_process_exec, file), (__u64)BPF_CORE_READ(bprm, file));
 	exec->argument_count = BPF_CORE_READ(bprm, argc);
 	exec->environment_count = BPF_CORE_READ(bprm, envc);
 	if (exec->file.flags & (RINGFENCE_FILE_MEMFD | RINGFENCE_FILE_DELETED))
@@ -30,6 +25,19 @@ __noinline int put_asked_exec(struct buffer *buffer, __u64 address)
 		exec->flags |= RINGFENCE_EXEC_INTERPRETED;
 		exec->script = exec->name;
 	}
+}
+
+/* What is about to be executed; `address` is of the struct linux_binprm. */
+__noinline int put_asked_exec(struct buffer *buffer, __u64 address)
+{
+	struct linux_binprm *bprm = (void *)address;
+	struct ringfence_process_exec *exec;
+
+	if (!buffer)
+		return 0;
+	exec = body_of(buffer);
+	put_file(buffer, IN_BODY(ringfence_process_exec, file), (__u64)BPF_CORE_READ(bprm, file));
+	put_program(buffer, exec, bprm);
 	return 0;
 }
 

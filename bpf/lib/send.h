@@ -27,7 +27,8 @@
 static __always_inline int tell_why(void *ring, struct client_counters *counter,
 				    struct loss_record *record, __u32 why)
 {
-	__u32 *lost = counter->lost_by[(why - 1) & 1], *told = counter->told_by[(why - 1) & 1];
+	__u32 *lost = counter->lost_by[(why - 1) & (LOST_KINDS - 1)];
+	__u32 *told = counter->told_by[(why - 1) & (LOST_KINDS - 1)];
 	__u64 sum = 0;
 	__u32 type;
 
@@ -74,7 +75,8 @@ __noinline int tell_loss(__u32 slot)
 	record->header.event_id = record->header.global_sequence;
 	__builtin_memcpy(record->header.boot_id, all->boot_id, sizeof(all->boot_id));
 	told = tell_why(ring, counter, record, RINGFENCE_LOST_RING_FULL) &&
-	       tell_why(ring, counter, record, RINGFENCE_LOST_NO_BUFFER);
+	       tell_why(ring, counter, record, RINGFENCE_LOST_NO_BUFFER) &&
+	       tell_why(ring, counter, record, RINGFENCE_LOST_MISSED);
 	__sync_lock_test_and_set(&counter->telling, 0);
 	return told;
 }
@@ -158,7 +160,7 @@ static long send_one(__u32 count, struct send_context *context)
 	if (!counter || !ring)
 		return 0;
 	if (counter->lost != counter->told && !tell_loss(slot)) {
-		count_lost(counter, header->type, RINGFENCE_LOST_RING_FULL);
+		count_lost(counter, header->type, RINGFENCE_LOST_RING_FULL, 1);
 		wake_later(all, bit);
 		context->missed |= bit;
 		return 0;
@@ -172,7 +174,7 @@ static long send_one(__u32 count, struct send_context *context)
 	header->lost = counter->lost;
 	header->deadline = deadline_for(header, slot);
 	if (bpf_ringbuf_output(ring, buffer->record, context->size & RECORD_MASK, flags)) {
-		count_lost(counter, header->type, RINGFENCE_LOST_RING_FULL);
+		count_lost(counter, header->type, RINGFENCE_LOST_RING_FULL, 1);
 		context->missed |= bit;
 		flags = BPF_RB_NO_WAKEUP;
 	} else {

@@ -184,6 +184,8 @@ pub const FILELESS_MAP: u32 = 2;
 pub const LOST_RING_FULL: u32 = 1;
 /// There was no buffer to make the record in.
 pub const LOST_NO_BUFFER: u32 = 2;
+/// The kernel (7.0 and later) ran no program for it; where forks and threads are, as forks.
+pub const LOST_MISSED: u32 = 3;
 /// It cannot be had.
 pub const STAGE_UNAVAILABLE: u16 = 0;
 /// Clients are told of it.

@@ -119,12 +119,14 @@ impl ProbeError {
 }
 
 /// The last `count` lines that say something, joined. The verifier's log ends with the reason;
-/// what libbpf adds around it says no more than the error does.
+/// what libbpf adds around it says no more than the error does, and is all where the kernel was not
+/// asked yet.
 fn last_lines(log: &str, count: usize) -> String {
-    let is_frame =
-        |line: &str| ["--", "processed", "libbpf: "].iter().any(|start| line.starts_with(start));
-    let lines: Vec<&str> =
-        log.lines().map(str::trim).filter(|line| !line.is_empty() && !is_frame(line)).collect();
+    let lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
+    let is_frame = |line: &&str| ["--", "processed"].iter().any(|start| line.starts_with(start));
+    let (own, verifier): (Vec<&str>, Vec<&str>) =
+        lines.filter(|line| !is_frame(line)).partition(|line| line.starts_with("libbpf: "));
+    let lines = if verifier.is_empty() { own } else { verifier };
     lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join("; ")
 }
 
@@ -138,5 +140,6 @@ mod tests {
             "libbpf: prog: -- BEGIN\n0: r1\n1: r2\nR1 invalid\nprocessed 3 insns\n-- END --\n\n";
         assert_eq!(last_lines(log, 2), "1: r2; R1 invalid");
         assert_eq!(last_lines("", 2), "");
+        assert_eq!(last_lines("libbpf: no such symbol\n", 2), "libbpf: no such symbol");
     }
 }

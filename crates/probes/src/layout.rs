@@ -11,8 +11,8 @@ use libbpf_rs::btf::types::{MemberAttr, Struct};
 use libbpf_rs::{Btf, HasSize, ObjectBuilder};
 
 use crate::events::shared::{
-    Asked, ClientCounters, ClientState, ExecutableKey, PrefixKey, ProcessKey, Subscribers,
-    WriteCall, WriteContext,
+    Asked, ClientCounters, ClientState, ExecutableKey, MissedCall, PrefixKey, ProcessKey,
+    Subscribers, WriteCall, WriteContext,
 };
 use crate::gate::abi::{
     GateAnswer, GateAnswerKey, GateExemption, GateFile, GateProcess, GateQuestion, GateReply,
@@ -128,6 +128,8 @@ fn what_events_share_is_laid_out_alike() {
     assert_eq!(rust_layout!(PrefixKey { length, path }), c("prefix_key"));
     assert_eq!(rust_layout!(WriteCall { slot, wake, length, reserved }), c("write_call"));
     assert_eq!(rust_layout!(WriteContext { call, record }), c("write_context"));
+    let missed = rust_layout!(MissedCall { clients, r#type, count });
+    assert_eq!(missed.without_raw_names(), c("missed_call"));
 }
 
 #[test]

@@ -225,7 +225,40 @@ fn threads_are_threads_and_the_last_one_ends_the_process_once() {
     }
 }
 
-/// What the test above runs: without it, nothing.
+/// Since 7.0 tracepoints can be preempted, and then the kernel does not run a program that runs on
+/// the same processor already.
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn hardly_anything_is_missed_of_processes_that_preempt_each_other_and_never_silently() {
+    const EACH: usize = 100;
+    let mut hooks = process_hooks();
+    let mut client = Client::admit(&mut hooks, 1, LARGE, &[EXEC, FORK, THREAD, EXIT]);
+    let programs = Programs::new();
+    let program = programs.copy("true");
+    let one = || (0..EACH).map(|_| run(&program, &[])).collect::<Vec<_>>();
+    let pids: Vec<u32> = std::thread::scope(|scope| {
+        let many: Vec<_> = (0..6).map(|_| scope.spawn(one)).collect();
+        many.into_iter().flat_map(|one| one.join().unwrap()).collect()
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    client.take();
+    let count = |pid: &&u32, kind: probes::events::EventType| {
+        client.of(**pid).iter().filter(|r| r.kind() == kind.number()).count()
+    };
+    // All three programs of a tracepoint can be missed by one process: rarely, and that is known.
+    for kind in [EXEC, EXIT] {
+        let of = pids.iter().map(|pid| (pid, count(&pid, kind)));
+        let wrong: Vec<_> = of.filter(|(_, count)| *count != 1).collect();
+        let missed = hooks.missed().unwrap();
+        let missed =
+            missed.iter().find(|(types, _)| types.contains(&kind)).map(|(_, count)| *count);
+        assert!(wrong.iter().all(|(_, count)| *count == 0), "told of twice: {wrong:?}");
+        assert_eq!(missed.unwrap_or(0), wrong.len() as u64, "{kind:?} of {wrong:?}");
+        assert!(wrong.len() <= pids.len() / 100, "{kind:?} of {wrong:?}");
+    }
+}
+
+/// What the test before the last runs: without it, nothing.
 #[test]
 #[ignore = "part of another test"]
 fn many_threads_end_at_once() {

@@ -58,7 +58,8 @@ pub(super) const ACCESS_BY: &Values = &[
 
 pub(super) const FILELESS: &Values = &[(FILELESS_EXEC, "exec"), (FILELESS_MAP, "map")];
 
-pub(super) const LOST: &Values = &[(LOST_RING_FULL, "ring_full"), (LOST_NO_BUFFER, "no_buffer")];
+pub(super) const LOST: &Values =
+    &[(LOST_RING_FULL, "ring_full"), (LOST_NO_BUFFER, "no_buffer"), (LOST_MISSED, "missed")];
 
 pub(super) const STAGE: &Values = &[
     (STAGE_UNAVAILABLE as u32, "unavailable"),

@@ -82,7 +82,7 @@ impl<K: Kernel> Control<K> {
     pub fn next_deadline(&self) -> Time {
         let due = self.broker.next_deadline().unwrap_or(Time::NEVER);
         let due = due.min(self.guard.next_deadline());
-        if self.kernel.questions().is_some() { due.min(clock::now().after(BEAT)) } else { due }
+        if self.kernel.beats() { due.min(clock::now().after(BEAT)) } else { due }
     }
 
     /// Readable when tasks wait for verdicts; `None` if nobody can be asked on this host.

@@ -250,6 +250,10 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
+    fn beats(&self) -> bool {
+        false
+    }
+
     fn beat(&mut self) -> Result<(), KernelError> {
         Ok(())
     }

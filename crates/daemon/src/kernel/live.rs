@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use broker::effect::Masks;
 use broker::event::{Class, EventSet, EventType};
@@ -31,7 +32,12 @@ pub struct LiveKernel {
     asking: Asking,
     /// Processes that never wait for a verdict, because they are clients.
     exempt: BTreeMap<Slot, ProcessKey>,
+    /// When it was looked for events that no program was run for.
+    missed_looked: Instant,
 }
+
+/// How often that is.
+const MISSED_EACH: Duration = Duration::from_secs(1);
 
 impl LiveKernel {
     /// Loads the programs. Nothing is attached before somebody subscribes. If there are
@@ -42,7 +48,8 @@ impl LiveKernel {
         let coverage = hooks.coverage();
         let asking = Asking::open(&hooks, ask_directories)?;
         let (rings, exempt) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { hooks, keys, rings, coverage, asking, exempt })
+        let missed_looked = Instant::now();
+        Ok(Self { hooks, keys, rings, coverage, asking, exempt, missed_looked })
     }
 }
 
@@ -276,7 +283,17 @@ impl Kernel for LiveKernel {
         self.asking.forget_verdicts(slot)
     }
 
+    fn beats(&self) -> bool {
+        let told = self.hooks.can_miss() && !self.rings.is_empty();
+        told || self.questions().is_some()
+    }
+
     fn beat(&mut self) -> Result<(), KernelError> {
+        // What is being told of just now is not missed, so it is asked twice with time between.
+        if self.hooks.can_miss() && self.missed_looked.elapsed() >= MISSED_EACH {
+            self.missed_looked = Instant::now();
+            self.hooks.tell_missed().map_err(failed("telling of what was missed"))?;
+        }
         self.asking.beat()
     }
 }

@@ -119,7 +119,7 @@ pub enum MuteTarget {
 pub struct Counts {
     /// Written to its ring.
     pub written: u64,
-    /// Lost, because the ring was full or there was no buffer.
+    /// Lost, because the ring was full, there was no buffer, or the kernel ran no program for it.
     pub lost: u64,
 }
 
@@ -237,6 +237,10 @@ pub trait Kernel {
     /// Nothing that the client of the slot allowed holds any more.
     fn forget(&mut self, slot: Slot) -> Result<(), KernelError>;
 
-    /// Called at least twice a second: without it all that waits goes on as was declared.
+    /// Whether [`Kernel::beat`] has anything to do.
+    fn beats(&self) -> bool;
+
+    /// Called at least twice a second: without it all that waits goes on as was declared, and nobody
+    /// is told of what was missed.
     fn beat(&mut self) -> Result<(), KernelError>;
 }

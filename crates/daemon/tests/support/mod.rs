@@ -109,6 +109,10 @@ impl Kernel for Shared {
     fn forget(&mut self, slot: Slot) -> Result<(), KernelError> {
         self.get().forget(slot)
     }
+    fn beats(&self) -> bool {
+        self.get().beats()
+    }
+
     fn beat(&mut self) -> Result<(), KernelError> {
         self.get().beat()
     }

@@ -4,7 +4,10 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 
-use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
+use libbpf_rs::libbpf_sys::bpf_prog_info;
+use libbpf_rs::{
+    Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, ProgramMut,
+};
 
 use super::shared::{BUFFERS_EACH, BUFFERS_MOST};
 use super::types::{EventType, HOOKS, Hook, Mechanism};
@@ -12,6 +15,7 @@ use crate::error::ProbeError;
 use crate::features::lsm_programs_are_called;
 use crate::kernel_types;
 use crate::object::{self, Kind, Own};
+use crate::privilege;
 use crate::rules::Rules;
 
 const WHAT: &str = "loading the programs of events";
@@ -273,6 +277,42 @@ impl Objects {
         }
     }
 
+    /// How many passages of tracepoints no program was run for, by the types that are told of there.
+    /// Those that missed none are left out.
+    pub(super) fn missed(&self) -> Result<Vec<(&'static [EventType], u64)>, ProbeError> {
+        let refused = |error: &_| {
+            ProbeError::refused("asking what a program missed", &privilege::BPF, error, "")
+        };
+        let mut missed: Vec<(&'static [EventType], u64)> = Vec::new();
+        for program in &self.programs {
+            let State::Loaded { object, .. } = &program.state else { continue };
+            let types = program.hook.types;
+            let is_first = missed.iter().all(|(others, _)| *others != types);
+            // The others make up for what the first one missed: bpf/lib/again.h.
+            if program.hook.mechanism == Mechanism::Tracepoint && is_first {
+                let loaded = found(&self.loaded, *object, program.hook)?;
+                let info: bpf_prog_info =
+                    object::info_of(loaded.as_fd()).map_err(|error| refused(&error))?;
+                missed.push((types, info.recursion_misses));
+            }
+        }
+        for (types, count) in &mut missed {
+            *count = count.saturating_sub(self.made_up(types)?);
+        }
+        missed.retain(|(_, count)| *count != 0);
+        Ok(missed)
+    }
+
+    /// How many passages were told of by another program than the first.
+    fn made_up(&self, types: &[EventType]) -> Result<u64, ProbeError> {
+        let Some(first) = types.first() else { return Ok(0) };
+        let map = self.map("made_up")?;
+        let key = u32::from(first.number()).to_ne_bytes();
+        let value = object::with_libbpf(WHAT, || map.lookup(&key, MapFlags::ANY))?;
+        let value = value.and_then(|value| value.try_into().ok());
+        Ok(value.map_or(0, u64::from_ne_bytes))
+    }
+
     /// Types whose rules have programs of their own on LSM hooks.
     pub(super) fn checked(&self) -> u64 {
         let checked = EventType::all()
@@ -323,15 +363,24 @@ impl Objects {
     }
 }
 
-/// Attaches a program of an object. It is detached as the link goes.
-fn attach(loaded: &[Object], object: usize, hook: &Hook) -> Result<(Link, Own), ProbeError> {
+/// The program of a hook, in the object that it was loaded with.
+fn found<'a>(
+    loaded: &'a [Object],
+    object: usize,
+    hook: &Hook,
+) -> Result<ProgramMut<'a>, ProbeError> {
     let program = loaded
         .get(object)
         .and_then(|object| object.progs_mut().find(|found| found.name() == hook.program));
-    let program = program.ok_or_else(|| ProbeError::Malformed {
+    program.ok_or_else(|| ProbeError::Malformed {
         what: format!("bpf/{}.bpf.c", hook.area),
         reason: format!("it has no program {}", hook.program),
-    })?;
+    })
+}
+
+/// Attaches a program of an object. It is detached as the link goes.
+fn attach(loaded: &[Object], object: usize, hook: &Hook) -> Result<(Link, Own), ProbeError> {
+    let program = found(loaded, object, hook)?;
     let link = object::with_libbpf(ATTACHING, || program.attach())?;
     let mut own = Own::default();
     own.add(Kind::Link, link.as_fd())?;

@@ -10,6 +10,7 @@
 
 mod area;
 mod fill;
+mod missed;
 mod mutes;
 mod ruled;
 pub(crate) mod shared;
@@ -31,6 +32,7 @@ use crate::object::{self, Kind, Own};
 use crate::rules::Rules;
 use crate::test_run::test_run;
 use area::Objects;
+use missed::Missed;
 pub use mutes::Mute;
 use mutes::Mutes;
 pub use shared::CLIENTS;
@@ -85,6 +87,8 @@ pub struct Statistics {
     pub ring_full: [u32; TYPES],
     /// Lost by the number of the type because there was no buffer to make them in.
     pub no_buffer: [u32; TYPES],
+    /// Lost by the number of the type because the kernel ran no program: see [`Hooks::missed`].
+    pub missed: [u32; TYPES],
 }
 
 /// What a record of this process came to.
@@ -133,6 +137,8 @@ pub struct Hooks {
     ruled: u64,
     /// Why nobody can be asked here, if that is so.
     no_gate: Option<String>,
+    can_miss: bool,
+    missed: Vec<Missed>,
 }
 
 impl Hooks {
@@ -162,6 +168,10 @@ impl Hooks {
         if !matches!(made, Ok(0)) {
             state.begin(&ClientState { checked, ..initial_state(true)? });
         }
+        let can_miss =
+            objects.call("can_miss", |program| test_run(program, &mut NoContext::default()))?;
+        // If it does not say, it is looked for.
+        let can_miss = !matches!(can_miss, Ok(0));
         Ok(Self {
             objects,
             rules,
@@ -173,6 +183,8 @@ impl Hooks {
             admitted: 0,
             ruled: 0,
             no_gate: gate_support().err(),
+            can_miss,
+            missed: Vec::new(),
         })
     }
 
@@ -465,8 +477,8 @@ impl Hooks {
             reason: "they have another size".into(),
         })?;
         let ClientCounters { written, lost, told, lost_by, .. } = counters;
-        let [ring_full, no_buffer] = lost_by;
-        Ok(Statistics { written, lost, told, ring_full, no_buffer })
+        let [ring_full, no_buffer, missed, _] = lost_by;
+        Ok(Statistics { written, lost, told, ring_full, no_buffer, missed })
     }
 
     /// Puts a record into a client's ring: header, actor and part as api/ringfence.h has them. The

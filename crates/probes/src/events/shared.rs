@@ -16,6 +16,8 @@ pub const CLIENTS: u32 = 64;
 pub(super) const TYPES: usize = 64;
 /// `RINGFENCE_RECORD_MAX`.
 pub(super) const RECORD_MAX: usize = 12288;
+/// Reasons why records are lost, rounded up.
+pub(super) const LOST_KINDS: usize = 4;
 /// Buffers for each processor, and at most.
 pub(super) const BUFFERS_EACH: u32 = 4;
 pub(super) const BUFFERS_MOST: u32 = 512;
@@ -73,8 +75,8 @@ pub(crate) struct ClientCounters {
     pub(crate) told: u64,
     pub(crate) telling: u32,
     pub(crate) woken: u32,
-    pub(crate) lost_by: [[u32; TYPES]; 2],
-    pub(crate) told_by: [[u32; TYPES]; 2],
+    pub(crate) lost_by: [[u32; TYPES]; LOST_KINDS],
+    pub(crate) told_by: [[u32; TYPES]; LOST_KINDS],
 }
 
 /// `struct ringfence_process_key`.
@@ -112,7 +114,18 @@ pub(crate) struct WriteCall {
     pub(crate) reserved: u32,
 }
 
-/// What the program returns: `WRITE_`.
+/// `struct missed_call`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct MissedCall {
+    pub(crate) clients: u64,
+    pub(crate) r#type: u32,
+    pub(crate) count: u32,
+}
+// SAFETY: a u64 and two u32, without padding.
+unsafe impl Context for MissedCall {}
+
+/// What the program that writes returns: `WRITE_`.
 pub(super) const WRITE_DONE: u32 = 0;
 pub(super) const WRITE_NO_RING: u32 = 1;
 pub(super) const WRITE_FULL: u32 = 2;

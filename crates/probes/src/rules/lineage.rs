@@ -27,11 +27,14 @@ pub(super) struct Marking {
     pub(super) reserved: u32,
 }
 
+/// Programs that do the same: bpf/lib/again.h.
+const INHERIT: [&str; 3] = ["rules_inherit", "rules_inherit_again", "rules_inherit_last"];
+
 #[derive(Debug)]
 pub(super) struct Lineage {
     object: Object,
-    /// Marks new tasks as long as it is there, which it is while there are roots.
-    inherit: Option<(Link, Own)>,
+    /// Mark new tasks as long as they are there, which they are while there are roots.
+    inherit: Option<([Link; 3], Own)>,
     mark: Link,
     marking: Mapping,
     roots: BTreeMap<ProcessKey, Root>,
@@ -93,7 +96,8 @@ impl Lineage {
         }
         if self.inherit.is_none() {
             let mut own = Own::default();
-            self.inherit = Some((link(&self.object, "rules_inherit", &mut own)?, own));
+            let [first, again, last] = INHERIT.map(|name| link(&self.object, name, &mut own));
+            self.inherit = Some(([first?, again?, last?], own));
         }
         self.roots.insert(key, Root { number, clients: 1 << slot });
         let marking =
