@@ -132,7 +132,10 @@ impl Check for Text {
         }
         let explained_changes = confirmed.explained.len() as u64;
         outcome.reduced.extend(self.patience.left(Instant::now(), confirmed.left.len()));
-        let Confirmed { explained, left, .. } = confirmed;
+        let Confirmed { explained, unexplained, mut left, .. } = confirmed;
+        // Told of already; whether it was announced is asked when it is legal again.
+        left.extend(unexplained.iter().map(|one| one.place));
+        left.sort_by_key(|place| place.start);
         let unannounced = self.announced.pass(system.journal, baseline, explained, left);
         for one in unannounced.findings.iter().take(FINDINGS) {
             outcome.findings.push(not_announced(self.name(), system, one));

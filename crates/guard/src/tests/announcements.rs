@@ -109,6 +109,28 @@ fn a_change_back_needs_its_announcement_too() {
 }
 
 #[test]
+fn what_is_not_legal_is_not_told_of_as_unannounced_too() {
+    let mut passes = Passes::new(Journal::running(8));
+    passes.pass();
+    passes.write(JUMP);
+    passes.announce(JUMP);
+    assert!(passes.pass().is_empty());
+    passes.forget();
+    passes.write([0xcc, 0xcc]);
+    for _ in 0..4 {
+        let told = passes.pass();
+        assert!(told.len() == 1 && told[0] != UNANNOUNCED, "{told:?}");
+    }
+    passes.write(JUMP);
+    for _ in 0..4 {
+        assert!(passes.pass().is_empty(), "it is as it was announced");
+    }
+    passes.write(NOP);
+    passes.pass();
+    assert_eq!(passes.pass(), [UNANNOUNCED]);
+}
+
+#[test]
 fn nothing_is_held_against_a_journal_with_losses() {
     let mut passes = Passes::new(Journal::running(8));
     passes.pass();
