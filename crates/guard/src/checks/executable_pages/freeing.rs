@@ -3,9 +3,11 @@
 //!
 //! The kernel takes a module, or a page of slots of kprobes, off its list first, then waits until no
 //! processor can be in it any more, and then frees it (`free_module`, kernel/module/main.c;
-//! `collect_one_slot`, kernel/kprobes.c; 6.1 to 7.3). A busy machine, or one whose processors come and
-//! go, takes a second for that. So what had an owner at the look before is told of only when it is still
-//! there after some looks. What never had one is told of at once, and nobody is kept waiting.
+//! `collect_one_slot`, kernel/kprobes.c; 6.1 to 7.3). That wait is a grace period of RCU. A busy machine,
+//! or one whose processors come and go, takes seconds for one; the kernel counts them. So what had an
+//! owner at the look before is told of only when it is still there some seconds later and after grace
+//! periods that began when it had lost its owner. What never had one is told of at once, and nobody is
+//! kept waiting.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,6 +15,42 @@ use std::time::{Duration, Instant};
 
 /// How long memory may stay executable that has lost its owner.
 pub(super) const FREEING: Duration = Duration::from_secs(3);
+/// How long, whatever grace periods take: the kernel itself calls one that takes a third of this stalled
+/// (CONFIG_RCU_CPU_STALL_TIMEOUT, 21 seconds).
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// `rcu_state.gp_seq` (kernel/rcu/tree.h): how many grace periods have ended, above two bits that say
+/// whether one goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GracePeriods(pub(super) u64);
+
+impl GracePeriods {
+    /// Whether two whole ones have gone by since it was `then`: the one that was waited for, and one for
+    /// the freeing. As `rcu_seq_snap` and `rcu_seq_done`, kernel/rcu/rcu.h.
+    fn have_passed_since(self, then: Self) -> bool {
+        let over = (then.0.wrapping_add(7) & !3).wrapping_add(4);
+        self.0.wrapping_sub(over) < 1 << 63
+    }
+}
+
+/// When memory lost its owner.
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    since: Instant,
+    grace: Option<GracePeriods>,
+}
+
+impl Lost {
+    /// Whether it may still be about to be freed.
+    fn may_last(self, now: Instant, grace: Option<GracePeriods>) -> bool {
+        let waited = now.saturating_duration_since(self.since);
+        let waits = match (self.grace, grace) {
+            (Some(then), Some(now)) => !now.have_passed_since(then),
+            _ => false,
+        };
+        waited < FREEING || waits && waited < LONGEST
+    }
+}
 
 /// What had owners.
 #[derive(Debug, Default)]
@@ -20,7 +58,7 @@ pub(super) struct Freeing {
     /// Ranges with an owner at the last look; none before the first.
     owned: Option<Vec<Range<u64>>>,
     /// Since when what lost its owner is nobody's, by the address where it begins.
-    lost: BTreeMap<u64, Instant>,
+    lost: BTreeMap<u64, Lost>,
 }
 
 impl Freeing {
@@ -30,10 +68,11 @@ impl Freeing {
     }
 
     /// Which of the addresses of executable memory without an owner may still be about to be freed, and
-    /// from now on `owned` is what has one.
+    /// from now on `owned` is what has one. Where grace periods are not known, by time alone.
     pub(super) fn excused(
         &mut self,
         now: Instant,
+        grace: Option<GracePeriods>,
         unowned: impl Iterator<Item = u64>,
         owned: Vec<Range<u64>>,
     ) -> Vec<u64> {
@@ -42,14 +81,14 @@ impl Freeing {
         let mut excused = Vec::new();
         for address in unowned {
             let had_owner = || before.iter().any(|range| range.contains(&address));
-            let since = match known.get(&address) {
-                Some(since) => *since,
-                None if had_owner() => now,
+            let lost = match known.get(&address) {
+                Some(lost) => *lost,
+                None if had_owner() => Lost { since: now, grace },
                 None => continue,
             };
             // Also when its time is over: it is not to begin anew.
-            self.lost.insert(address, since);
-            if now.saturating_duration_since(since) < FREEING {
+            self.lost.insert(address, lost);
+            if lost.may_last(now, grace) {
                 excused.push(address);
             }
         }
@@ -64,7 +103,7 @@ mod tests {
     const MODULE: Range<u64> = 0xffff_ffff_c000_0000..0xffff_ffff_c000_4000;
 
     fn excused(freeing: &mut Freeing, now: Instant, unowned: &[u64]) -> Vec<u64> {
-        freeing.excused(now, unowned.iter().copied(), vec![])
+        freeing.excused(now, None, unowned.iter().copied(), vec![])
     }
 
     #[test]
@@ -72,7 +111,7 @@ mod tests {
         let start = Instant::now();
         let mut freeing = Freeing::default();
         assert!(freeing.is_first());
-        freeing.excused(start, [].into_iter(), vec![MODULE]);
+        freeing.excused(start, None, [].into_iter(), vec![MODULE]);
         assert!(!freeing.is_first());
         let (lost, hidden) = (MODULE.start + 0x1000, MODULE.end);
         assert_eq!(excused(&mut freeing, start, &[lost, hidden]), [lost]);
@@ -84,7 +123,7 @@ mod tests {
     fn its_time_ends_and_does_not_begin_anew() {
         let start = Instant::now();
         let mut freeing = Freeing::default();
-        freeing.excused(start, [].into_iter(), vec![MODULE]);
+        freeing.excused(start, None, [].into_iter(), vec![MODULE]);
         for (seconds, count) in [(0, 1), (2, 1), (3, 0), (4, 0), (100, 0)] {
             let now = start + Duration::from_secs(seconds);
             assert_eq!(excused(&mut freeing, now, &[MODULE.start]).len(), count, "{seconds} s");
@@ -95,9 +134,43 @@ mod tests {
     fn what_was_freed_and_is_there_again_without_an_owner_is_told_at_once() {
         let start = Instant::now();
         let mut freeing = Freeing::default();
-        freeing.excused(start, [].into_iter(), vec![MODULE]);
+        freeing.excused(start, None, [].into_iter(), vec![MODULE]);
         assert_eq!(excused(&mut freeing, start, &[MODULE.start]).len(), 1);
         assert_eq!(excused(&mut freeing, start, &[]).len(), 0);
         assert_eq!(excused(&mut freeing, start, &[MODULE.start]).len(), 0);
+    }
+
+    #[test]
+    fn who_waits_for_a_grace_period_has_time_until_it_has_passed() {
+        let start = Instant::now();
+        let at = |seconds: u64, sequence: u64, freeing: &mut Freeing| {
+            let now = start + Duration::from_secs(seconds);
+            let grace = Some(GracePeriods(sequence));
+            freeing.excused(now, grace, [MODULE.start].into_iter(), vec![]).len()
+        };
+        // One goes on, which may have begun before: two more must end.
+        let sequence = 4 * 1000 + 1;
+        let fresh = || {
+            let mut freeing = Freeing::default();
+            freeing.excused(start, None, [].into_iter(), vec![MODULE]);
+            freeing
+        };
+        let mut freeing = fresh();
+        assert_eq!(at(0, sequence, &mut freeing), 1);
+        assert_eq!(at(4, sequence, &mut freeing), 1);
+        assert_eq!(at(8, sequence + 3, &mut freeing), 1, "that one has ended");
+        assert_eq!(at(9, sequence + 3 + 4, &mut freeing), 1, "one more has");
+        assert_eq!(at(10, sequence + 3 + 8, &mut freeing), 0);
+
+        let mut freeing = fresh();
+        assert_eq!(at(0, sequence, &mut freeing), 1);
+        assert_eq!(at(2, sequence + 400, &mut freeing), 1, "it has three seconds all the same");
+        assert_eq!(at(3, sequence + 400, &mut freeing), 0);
+
+        let mut freeing = fresh();
+        assert_eq!(at(0, u64::MAX - 2, &mut freeing), 1);
+        assert_eq!(at(5, 1, &mut freeing), 1, "numbers go on at zero");
+        assert_eq!(at(59, 1, &mut freeing), 1);
+        assert_eq!(at(60, 1, &mut freeing), 0, "no grace period takes so long");
     }
 }

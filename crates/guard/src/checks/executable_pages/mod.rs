@@ -25,7 +25,7 @@ use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
 use filler::Stretch;
-use freeing::{FREEING, Freeing};
+use freeing::{FREEING, Freeing, GracePeriods};
 use kernel_memory::page_tables::{DirectMap, Mapping, Only, PageTables};
 use kernel_memory::{Kernel, PAGE_SIZE};
 use regions::{Kind, Region};
@@ -138,7 +138,8 @@ impl Check for ExecutablePages {
         let unowned = faults.iter().filter(|(fault, _)| *fault == Fault::NoOwner);
         let unowned = unowned.map(|(_, address)| *address);
         let owned = std::mem::take(&mut self.owned);
-        let excused = self.freeing.excused(Instant::now(), unowned, owned);
+        let grace = self.grace_periods(kernel);
+        let excused = self.freeing.excused(Instant::now(), grace, unowned, owned);
         faults.retain(|(fault, address)| *fault != Fault::NoOwner || !excused.contains(address));
         outcome.reduced.extend(unseen);
         outcome.hooks.extend(hooks.into_values());
@@ -153,6 +154,13 @@ impl Check for ExecutablePages {
 }
 
 impl ExecutablePages {
+    /// How many grace periods of RCU there were; nothing where the kernel does not name its count.
+    fn grace_periods(&mut self, kernel: &Kernel<'_>) -> Option<GracePeriods> {
+        let state = self.recovered.data_symbol(kernel, "rcu_state").ok()?;
+        let sequence = kernel.object("rcu_state", state.address).ok()?.u64("gp_seq").ok()?;
+        Some(GracePeriods(sequence))
+    }
+
     /// The root of the page tables and the direct map, found once.
     fn root(&mut self, system: &System<'_>) -> Result<(u64, DirectMap), Missing> {
         let kernel = &system.kernel;
