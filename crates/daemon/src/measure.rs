@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a client's executable is: its path, its place and the SHA-256 digest of its contents.
+//! What a client's executable is: its path, its place and the SHA-256 digest of its contents; and the
+//! digest of a file that a client was told of.
 //!
 //! A process can live in a mount namespace of its own making, where any path leads to any file. So a
 //! path counts only if it leads to the same file from here.
@@ -13,18 +14,21 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
 use sha2::{Digest as _, Sha256};
 
 use crate::identity::Held;
+use crate::process;
 
-/// An executable that is longer is not measured, in bytes.
+/// A file that is longer is not measured, in bytes.
 pub const LONGEST: u64 = 512 << 20;
 /// Measurements at a time, of all users.
 const AT_ONCE: usize = 16;
@@ -45,13 +49,52 @@ pub struct Executable {
     pub user: Option<String>,
 }
 
+/// A file as a record names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedFile {
+    /// From the root.
+    pub path: PathBuf,
+    /// As in a record: major << 20 | minor.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
+/// What is to be measured.
+#[derive(Debug)]
+pub enum Subject {
+    /// What a process runs.
+    Process {
+        /// The process.
+        process: Held,
+        /// Its contents too.
+        digest: bool,
+    },
+    /// A file that somebody may execute, if it is still the one that is meant.
+    File(NamedFile),
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Found {
+    /// Of [`Subject::Process`].
+    Executable(Executable),
+    /// Of [`Subject::File`].
+    File {
+        /// Of its contents.
+        digest: Digest,
+        /// Of them, in bytes.
+        length: u64,
+    },
+}
+
 /// A measurement that has ended.
 #[derive(Debug)]
 pub struct Measured {
     /// What [`Measurer::start`] was given.
     pub ticket: u64,
     /// What came of it.
-    pub result: io::Result<Executable>,
+    pub result: io::Result<Found>,
     uid: u32,
 }
 
@@ -82,9 +125,8 @@ impl Measurer {
         self.running.len() < AT_ONCE && !self.running.contains(&uid)
     }
 
-    /// Begins to measure what the process of this user runs, its contents too if `digest` is wanted.
-    /// The result has the ticket.
-    pub fn start(&mut self, ticket: u64, uid: u32, process: Held, digest: bool) {
+    /// Begins to measure something for this user. The result has the ticket.
+    pub fn start(&mut self, ticket: u64, uid: u32, subject: Subject) {
         self.running.push(uid);
         let (wake, sender, known) =
             (Arc::clone(&self.wake), self.sender.clone(), Arc::clone(&self.known));
@@ -95,8 +137,13 @@ impl Measurer {
         };
         let fail = done.clone();
         let work = move || {
-            let known = digest.then_some(&*known);
-            done(measure(&process, uid, known));
+            done(match subject {
+                Subject::Process { process, digest } => {
+                    let known = digest.then_some(&*known);
+                    measure(&process, uid, known).map(Found::Executable)
+                }
+                Subject::File(file) => measure_file(&file, &known),
+            });
         };
         let thread = std::thread::Builder::new().name("measure".into()).stack_size(256 << 10);
         if let Err(error) = thread.spawn(work) {
@@ -139,6 +186,26 @@ fn measure(
     Ok(Executable { path: same.then_some(path), digest, user: name_of(&users, uid) })
 }
 
+/// Opens the file without touching what it may be instead: a device, a pipe, another file in its place.
+fn measure_file(wanted: &NamedFile, known: &Mutex<HashMap<Version, Digest>>) -> io::Result<Found> {
+    let links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let place = openat2(CWD, &wanted.path, flags, Mode::empty(), links)?;
+    let (device, inode) = process::place_of(&place, c"")?;
+    if (device, inode) != (wanted.device, wanted.inode) {
+        return Err(io::Error::other("another file is there now"));
+    }
+    let about = rustix::fs::fstat(&place)?;
+    let kind = FileType::from_raw_mode(about.st_mode);
+    if kind != FileType::RegularFile || about.st_mode & 0o111 == 0 {
+        // Or it would say what is in files that the client cannot read.
+        return Err(io::Error::other("it is not a file that somebody may execute"));
+    }
+    let mut file = File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))?;
+    let digest = remembered(&mut file, known)?;
+    Ok(Found::File { digest, length: file.metadata()?.len() })
+}
+
 fn remembered(file: &mut File, known: &Mutex<HashMap<Version, Digest>>) -> io::Result<Digest> {
     let version = self::version(file)?;
     let before = known.lock().unwrap_or_else(PoisonError::into_inner).get(&version).copied();
@@ -147,7 +214,7 @@ fn remembered(file: &mut File, known: &Mutex<HashMap<Version, Digest>>) -> io::R
     }
     let digest = digest(file, version.4)?;
     if self::version(file)? != version {
-        return Err(io::Error::other("the executable changed while it was measured"));
+        return Err(io::Error::other("it changed while it was measured"));
     }
     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
     if known.len() >= REMEMBERED {
@@ -175,7 +242,7 @@ fn version(file: &File) -> io::Result<Version> {
 
 fn digest(file: &mut File, length: u64) -> io::Result<Digest> {
     if length > LONGEST {
-        return Err(io::Error::other(format!("the executable is longer than {LONGEST} bytes")));
+        return Err(io::Error::other(format!("it is longer than {LONGEST} bytes")));
     }
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
@@ -192,6 +259,8 @@ fn digest(file: &mut File, length: u64) -> io::Result<Digest> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
     use rustix::event::{PollFd, PollFlags, poll};
@@ -216,12 +285,12 @@ mod tests {
         let expected: Digest = Sha256::digest(std::fs::read(&own).unwrap()).into();
         for (ticket, digest) in [(7, true), (8, true), (9, false)] {
             let process = Held::open(std::process::id()).unwrap();
-            measurer.start(ticket, 0, process, digest);
+            measurer.start(ticket, 0, Subject::Process { process, digest });
             assert!(!measurer.is_free_for(0) && measurer.is_free_for(1));
             let measured = wait(&mut measurer);
             assert!(measurer.is_free_for(0));
             assert_eq!(measured.ticket, ticket);
-            let executable = measured.result.unwrap();
+            let Found::Executable(executable) = measured.result.unwrap() else { panic!() };
             assert_eq!(executable.digest, digest.then_some(expected));
             assert_eq!(executable.path.unwrap(), own.as_os_str().as_bytes());
             assert_eq!(executable.user.as_deref(), Some("root"));
@@ -263,5 +332,36 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.set_len(LONGEST + 1).unwrap();
         assert!(digest(&mut file, LONGEST + 1).is_err());
+    }
+
+    #[test]
+    fn a_file_is_measured_if_it_is_the_one_and_may_be_executed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = std::fs::canonicalize(directory.path()).unwrap().join("program");
+        std::fs::write(&path, "contents").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o711)).unwrap();
+        let known = Mutex::default();
+        let (device, inode) = process::place_of(File::open(&path).unwrap(), c"").unwrap();
+        let file = NamedFile { path: path.clone(), device, inode };
+        let Found::File { digest, length } = measure_file(&file, &known).unwrap() else { panic!() };
+        assert_eq!((digest, length), (Sha256::digest("contents").into(), 8));
+        let fails = |file: &NamedFile| measure_file(file, &known).unwrap_err().to_string();
+
+        let other = NamedFile { inode: inode + 1, ..file.clone() };
+        assert_eq!(fails(&other), "another file is there now");
+        let missing = NamedFile { path: path.with_file_name("none"), ..file.clone() };
+        assert!(fails(&missing).contains("No such file"));
+        let link = path.with_file_name("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(fails(&NamedFile { path: link, ..file.clone() }).contains("symbolic links"));
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(fails(&file), "it is not a file that somebody may execute");
+        let pipe = path.with_file_name("pipe");
+        rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::from(0o777), 0).unwrap();
+        let place =
+            openat2(CWD, &pipe, OFlags::PATH, Mode::empty(), ResolveFlags::empty()).unwrap();
+        let (device, inode) = process::place_of(place, c"").unwrap();
+        // It would wait for somebody who writes.
+        assert!(fails(&NamedFile { path: pipe, device, inode }).contains("not a file"));
     }
 }

@@ -5,8 +5,10 @@
 //! memory of the process, which can make a reader wait for ever; they are in the records of its exec.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, StatxFlags, major, makedev, minor, statx};
+use rustix::path::Arg;
 use serde::Serialize;
 
 use crate::identity::Held;
@@ -159,12 +161,18 @@ fn executable(pid: u32) -> io::Result<Option<ProcessExecutable>> {
         Err(rustix::io::Errno::NOENT) => return Ok(None),
         path => path?.into_bytes(),
     };
-    // Without asking a file system that may not answer: what is known of the file will do.
+    let (device, inode) = place_of(rustix::fs::CWD, &link)?;
+    Ok(Some(ProcessExecutable { path, device, inode }))
+}
+
+/// Device, as records have it, and inode number of what is at a path below a directory, or of what is
+/// open if the path is empty. Without asking a file system that may not answer: what is known of the file
+/// will do.
+pub(crate) fn place_of(directory: impl AsFd, path: impl Arg) -> io::Result<(u64, u64)> {
     let flags = AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC.cast_unsigned());
-    let about = statx(rustix::fs::CWD, &link, flags, StatxFlags::INO)?;
+    let about = statx(directory, path, flags | AtFlags::EMPTY_PATH, StatxFlags::INO)?;
     let device = makedev(about.stx_dev_major, about.stx_dev_minor);
-    let device = u64::from(major(device)) << 20 | u64::from(minor(device));
-    Ok(Some(ProcessExecutable { path, device, inode: about.stx_ino }))
+    Ok((u64::from(major(device)) << 20 | u64::from(minor(device)), about.stx_ino))
 }
 
 #[cfg(test)]

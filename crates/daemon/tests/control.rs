@@ -11,6 +11,7 @@ use broker::slot::Slot;
 use daemon::control::{Control, INTERFACE};
 use daemon::kernel::{Counts, FakeKernel, MuteTarget};
 use serde_json::{Value, json};
+use sha2::Digest;
 use support::idl::{Interface, Type};
 use support::{CLIENT, Daemon, Shared, grant};
 
@@ -398,6 +399,28 @@ fn a_process_is_described_by_its_key() {
     for other in [json!({ "pid": pid, "start": start + 1 }), json!({ "pid": 0 })] {
         assert_eq!(client.fails("QueryProcess", other).0, "ProcessNotFound");
     }
+}
+
+#[test]
+fn the_file_that_a_process_runs_is_measured() {
+    let daemon = Daemon::start(&[]);
+    let mut client = daemon.session();
+    let query = json!({ "pid": std::process::id() });
+    let executable = client.ok("QueryProcess", query)["process"]["executable"].take();
+    let call = json!({ "path": executable["path"], "file": executable["file"] });
+    // Both times the same, and the calls of one connection in order.
+    for _ in 0..2 {
+        let measured = client.ok("MeasureFile", call.clone());
+        let contents = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let digest = broker::grant::Sha256(sha2::Sha256::digest(&contents).into()).to_string();
+        assert_eq!(measured, json!({ "sha256": digest, "size": contents.len() }));
+    }
+    let mut other = call.clone();
+    other["file"]["inode"] = json!(1);
+    let (error, about) = client.fails("MeasureFile", other);
+    assert_eq!((error.as_str(), &about["path"]), ("FileUnavailable", &executable["path"]));
+    let relative = json!({ "path": "bin/sh", "file": executable["file"] });
+    assert_eq!(client.fails("MeasureFile", relative).0, "InvalidArgument");
 }
 
 #[test]

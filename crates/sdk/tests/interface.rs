@@ -113,6 +113,7 @@ fn what_is_read_and_sent_has_the_fields_of_the_interface() {
         ("method Unsubscribe(", &["subscriptions"]),
         ("method InvertMutes(", &["inverted"]),
         ("method ResolveCgroup(", &["cgroup"]),
+        ("method MeasureFile(", &["path", "file"]),
     ] {
         assert_eq!(fields(&text, type_name), ours.iter().copied().collect(), "{type_name}");
     }

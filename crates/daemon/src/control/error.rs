@@ -30,6 +30,7 @@ pub enum ControlError {
     RulesRefused { problems: Vec<RuleProblem> },
     ProcessNotFound { pid: u32 },
     CgroupNotFound { cgroup: u64 },
+    FileUnavailable { path: String, reason: String },
     KernelRefused { operation: &'static str, reason: String },
     Service(ServiceError),
 }
@@ -55,6 +56,7 @@ impl ControlError {
             Self::RulesRefused { .. } => "RulesRefused",
             Self::ProcessNotFound { .. } => "ProcessNotFound",
             Self::CgroupNotFound { .. } => "CgroupNotFound",
+            Self::FileUnavailable { .. } => "FileUnavailable",
             Self::KernelRefused { .. } => "KernelRefused",
             Self::Service(error) => return error.name().to_owned(),
         };
@@ -113,6 +115,7 @@ mod tests {
             ControlError::RulesRefused { problems: Vec::new() },
             ControlError::ProcessNotFound { pid: 1 },
             ControlError::CgroupNotFound { cgroup: 1 },
+            ControlError::FileUnavailable { path: text(), reason: text() },
             ControlError::KernelRefused { operation: "", reason: text() },
         ]
     }

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Methods that say more of what a record names: QueryProcess, ResolveCgroup.
+//! Methods that say more of what a record names: QueryProcess, ResolveCgroup, MeasureFile.
 
 use std::io;
 
+use broker::grant::Sha256;
 use serde::{Deserialize, Serialize};
 
 use super::types::{FileId, Key};
+use super::waiting::For;
 use super::{Answer, Caller, Control, ControlError, reply};
 use crate::cgroup;
 use crate::identity::Held;
 use crate::kernel::{Kernel, KernelError};
+use crate::measure::{Digest, NamedFile, Subject};
 use crate::process::{Namespaces, Process, TICK};
 use crate::varlink::Call;
 
@@ -60,6 +63,35 @@ struct Resolve {
 #[derive(Serialize)]
 struct Resolved {
     path: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Measure {
+    path: String,
+    file: FileId,
+}
+
+/// A call of MeasureFile that waits.
+#[derive(Debug)]
+pub(super) struct FileRequest {
+    path: String,
+}
+
+#[derive(Serialize)]
+struct MeasuredFile {
+    sha256: String,
+    size: u64,
+}
+
+impl FileRequest {
+    pub(super) fn measured(&self, digest: Digest, size: u64) -> Result<Answer, ControlError> {
+        reply(&MeasuredFile { sha256: Sha256(digest).to_string(), size })
+    }
+
+    pub(super) fn failed(self, error: &io::Error) -> ControlError {
+        ControlError::FileUnavailable { path: self.path, reason: error.to_string() }
+    }
 }
 
 impl<K: Kernel> Control<K> {
@@ -118,6 +150,21 @@ impl<K: Kernel> Control<K> {
         // Both speak of the same process: it was there all the time, and started when it did.
         let same = held.still_there().is_ok() && key.start / TICK == process.started / TICK;
         Ok(same.then(|| (process, key.into(), parent.into())))
+    }
+
+    pub(super) fn measure_file(
+        &mut self,
+        caller: &Caller<'_>,
+        call: &Call<'_>,
+    ) -> Result<Answer, ControlError> {
+        let Measure { path, file } = super::parameters(call)?;
+        self.needs_session_or_root(caller)?;
+        if !path.starts_with('/') {
+            return Err(ControlError::invalid("path", "a path is absolute"));
+        }
+        let FileId { device, inode } = file;
+        let subject = Subject::File(NamedFile { path: path.clone().into(), device, inode });
+        Ok(self.wait(caller, subject, For::File(FileRequest { path })))
     }
 
     pub(super) fn resolve_cgroup(

@@ -18,6 +18,7 @@ mod rules;
 mod start;
 mod subscriptions;
 mod types;
+mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -42,7 +43,7 @@ use crate::measure::Measurer;
 use crate::sessions::Sessions;
 use crate::varlink::{self, Call, Interface, SERVICE, ServiceError, ServiceInfo};
 use crate::verdicts::{Refused, VerdictSocket};
-use open::Request;
+use waiting::Waiting;
 
 /// What names a connection, to the server and here.
 pub type ConnectionId = u64;
@@ -100,8 +101,8 @@ pub struct Control<K> {
     lifecycle: Lifecycle,
     sessions: Sessions,
     measurer: Measurer,
-    /// Calls of OpenSession that wait for a measurement, the first ones first.
-    requests: VecDeque<Request>,
+    /// Calls that wait for a measurement, the first ones first.
+    waiting: VecDeque<Waiting>,
     grants: PathBuf,
     granted: Grants,
     /// What is wrong in the files, for root.
@@ -126,7 +127,7 @@ impl<K> fmt::Debug for Control<K> {
 impl<K: Kernel> Control<K> {
     /// Name and function of each method of the interface.
     #[must_use]
-    pub fn methods() -> [(&'static str, Method<K>); 21] {
+    pub fn methods() -> [(&'static str, Method<K>); 22] {
         [
             ("GetVersion", Self::get_version),
             ("GetCoverage", Self::get_coverage),
@@ -149,6 +150,7 @@ impl<K: Kernel> Control<K> {
             ("GetStatus", Self::get_status),
             ("QueryProcess", Self::query_process),
             ("ResolveCgroup", Self::resolve_cgroup),
+            ("MeasureFile", Self::measure_file),
         ]
     }
 

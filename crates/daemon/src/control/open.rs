@@ -2,8 +2,7 @@
 //! Sessions begin and end: OpenSession, CloseSession.
 //!
 //! To open one takes two steps. What can be said at once is said at once; then the executable of the
-//! caller is measured by a thread, and the call waits for that. One measurement at a time for each
-//! user: the others of that user wait in `requests`.
+//! caller is measured by a thread, and the call waits for that.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -16,13 +15,13 @@ use broker::slot::ProcessKey;
 use serde::{Deserialize, Serialize};
 
 use super::types::{Done, EventClasses, Nothing, Version, nanoseconds};
+use super::waiting::For;
 use super::{API, Answer, Caller, ConnectionId, Control, ControlError, parameters, reply};
 use crate::clock;
 use crate::connection::MESSAGE;
-use crate::identity::Held;
 use crate::kernel::{Kernel, KernelError};
 use crate::log;
-use crate::measure::{Executable, Measured};
+use crate::measure::{Executable, Subject};
 use crate::sessions::Session;
 use crate::varlink::Call;
 use crate::verdicts::VerdictSocket;
@@ -31,15 +30,12 @@ use crate::verdicts::VerdictSocket;
 #[derive(Debug)]
 pub(super) struct Request {
     connection: ConnectionId,
-    /// Taken when the measurement begins.
-    process: Option<Held>,
     pid: u32,
     uid: u32,
     client: String,
     versions: Vec<ApiVersion>,
     ring_bytes: Option<u32>,
     resume: Option<Token>,
-    with_digest: bool,
 }
 
 #[derive(Deserialize)]
@@ -97,15 +93,15 @@ impl<K: Kernel> Control<K> {
         refuse_narrow_scope(grant)?;
         let ring_bytes = ring_bytes(wanted.ring_bytes, grant)?;
         let resume = wanted.resume.as_deref().map(token).transpose()?;
-        let with_digest = !grant.identity.sha256.is_empty();
+        let digest = !grant.identity.sha256.is_empty();
         let gone = |error: std::io::Error| ControlError::IdentityRefused {
             client: wanted.client.clone(),
             reason: "the process has ended".into(),
             found: error.to_string(),
         };
+        let process = caller.peer.process().map_err(gone)?;
         let request = Request {
             connection: caller.connection,
-            process: Some(caller.peer.process().map_err(gone)?),
             pid: caller.peer.pid,
             uid: caller.peer.uid,
             versions: wanted
@@ -115,50 +111,31 @@ impl<K: Kernel> Control<K> {
                 .collect(),
             ring_bytes,
             resume,
-            with_digest,
             client: wanted.client,
         };
-        self.requests.push_back(request);
-        self.begin_measurements();
-        Ok(Answer::Later)
+        let subject = Subject::Process { process, digest };
+        Ok(self.wait(caller, subject, For::Session(request)))
     }
 
-    /// Begins what can begin. A request of which that fails is answered as if its measurement had.
-    fn begin_measurements(&mut self) {
-        for request in &mut self.requests {
-            if request.process.is_none() || !self.measurer.is_free_for(request.uid) {
-                continue;
-            }
-            if let Some(process) = request.process.take() {
-                self.measurer.start(request.connection, request.uid, process, request.with_digest);
-            }
+    /// What a call comes to, now that the caller's executable is known.
+    pub(super) fn identified(
+        &mut self,
+        request: &Request,
+        result: std::io::Result<Executable>,
+    ) -> Result<Answer, ControlError> {
+        let answer = match result {
+            Ok(executable) => self.open(request, &executable),
+            Err(error) => Err(ControlError::IdentityRefused {
+                client: request.client.clone(),
+                reason: "its executable could not be looked at".into(),
+                found: error.to_string(),
+            }),
+        };
+        if let Err(error) = &answer {
+            let Request { pid, uid, client, .. } = request;
+            log::caused(&format_args!("{client}: no session for pid {pid} uid {uid}: {error}"));
         }
-    }
-
-    /// The next answer to a call that had to wait.
-    pub fn measured(&mut self) -> Option<(ConnectionId, Result<Answer, ControlError>)> {
-        loop {
-            let Measured { ticket, result, .. } = self.measurer.take()?;
-            self.begin_measurements();
-            let waits = |request: &Request| request.connection == ticket;
-            // Who has closed the connection meanwhile does not wait any more.
-            let Some(place) = self.requests.iter().position(waits) else { continue };
-            let Some(request) = self.requests.remove(place) else { continue };
-            let answer = match result {
-                Ok(executable) => self.open(&request, &executable),
-                Err(error) => Err(ControlError::IdentityRefused {
-                    client: request.client.clone(),
-                    reason: "its executable could not be looked at".into(),
-                    found: error.to_string(),
-                }),
-            };
-            if let Err(error) = &answer {
-                let (pid, uid) = (request.pid, request.uid);
-                let client = &request.client;
-                log::caused(&format_args!("{client}: no session for pid {pid} uid {uid}: {error}"));
-            }
-            return Some((request.connection, answer));
-        }
+        answer
     }
 
     fn open(&mut self, request: &Request, executable: &Executable) -> Result<Answer, ControlError> {
@@ -307,7 +284,7 @@ impl<K: Kernel> Control<K> {
 
     /// The connection was closed. Its session waits for a while to be resumed.
     pub fn closed(&mut self, connection: ConnectionId) {
-        self.requests.retain(|request| request.connection != connection);
+        self.waiting.retain(|waiting| waiting.connection() != connection);
         let Ok(session) = self.sessions.of(connection) else { return };
         let (slot, id) = (session.slot, session.id);
         self.sessions.connect(slot, None);

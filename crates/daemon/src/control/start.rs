@@ -40,7 +40,7 @@ impl<K: Kernel> Control<K> {
             lifecycle,
             sessions: Sessions::default(),
             measurer: Measurer::new().context("preparing to measure executables")?,
-            requests: VecDeque::new(),
+            waiting: VecDeque::new(),
             grants,
             granted: Grants::default(),
             grant_errors: Vec::new(),

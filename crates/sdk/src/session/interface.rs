@@ -183,6 +183,16 @@ impl From<&abi::File> for FileKey {
     }
 }
 
+/// The contents of a file.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Measured {
+    /// Their SHA-256, in hexadecimal.
+    pub sha256: String,
+    /// How many bytes.
+    pub size: u64,
+}
+
 /// Whose events are not to be written to the ring. Rules and verdicts are not affected: who is asked is
 /// asked.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]

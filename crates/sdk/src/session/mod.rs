@@ -295,6 +295,18 @@ impl Session {
         Ok(reply.path)
     }
 
+    /// The SHA-256 of a file that a record names, and how long it is. The daemon remembers it as long as
+    /// the file does not change. Takes as long as reading the file takes.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::FileUnavailable`]: another file is there now, nobody may execute it, it cannot be read.
+    pub fn measure_file(&mut self, path: &str, file: FileKey) -> Result<Measured, SessionError> {
+        let call = json!({ "path": path, "file": file });
+        let (measured, _): (Measured, _) = self.connection.call("MeasureFile", call)?;
+        Ok(measured)
+    }
+
     fn tell(
         &mut self,
         method: &'static str,

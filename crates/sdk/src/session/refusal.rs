@@ -161,6 +161,14 @@ pub enum Refusal {
         /// Which.
         cgroup: u64,
     },
+    /// The file cannot be measured.
+    #[error("{path} cannot be measured: {reason}")]
+    FileUnavailable {
+        /// Which.
+        path: String,
+        /// Why.
+        reason: String,
+    },
     /// The kernel refused what should work.
     #[error("the kernel refused to {operation}: {reason}")]
     KernelRefused {
