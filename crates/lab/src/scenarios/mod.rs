@@ -12,6 +12,7 @@ mod attacks_outside;
 mod boots;
 mod check;
 mod churn;
+mod crowd;
 mod doctor;
 mod events;
 mod figures;
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Scenario> {
         churn::SCENARIO,
         gate::SCENARIO,
         verdicts::SCENARIO,
+        crowd::SCENARIO,
         finding::SCENARIO,
         doctor::SCENARIO,
         figures::SCENARIO,
@@ -71,6 +73,7 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         "ringfence-check" => 20,
         "gate" => 40,
         "verdicts" => 90,
+        "crowd" => 90,
         "finding" => 60,
         "doctor" => 20,
         figures::NAME => 120,

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Many products at once, some of which misbehave.
+//!
+//! What is tried is in crates/daemon/examples/crowd.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use crate::scenario::{Cell, Outcome, Scenario};
+use crate::vm::Boot;
+
+/// See the module.
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "crowd",
+    about: "26 clients, one slow, one dead, one flooding, one hostile, do not feel each other",
+    // The other flavour of a series has the same hooks.
+    kernels: |kernel| kernel.is_for_clouds() && kernel.series() >= (6, 12),
+    core: |_| false,
+    run,
+};
+
+const CROWD: &str = "/lab/crowd";
+const CLIENTS: u32 = 26;
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// A grant for being told of execs and asked about them.
+fn grant(number: u32) -> String {
+    format!(
+        "client = \"org.example.crowd{number}\"\naltitude = \"{}\"\n[identity]\n\
+         executable = \"{CROWD}\"\nuser = \"nobody\"\n[events.process_exec]\n\
+         classes = [\"notify\", \"ask\"]\ndeadline_ms = 2000\n",
+        300_000 + number
+    )
+}
+
+fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
+    let programs = cell.programs();
+    let boot = Boot::new()
+        .file(programs.ringfence(), "/usr/bin/ringfence")
+        .file(programs.other("ringfenced")?, "/usr/bin/ringfenced")
+        .file(programs.other("crowd")?, CROWD);
+    let vm = cell.boot(&boot)?;
+    vm.shell(
+        "mkdir -p /etc/ringfence/grants.d && echo 'root:x:0:0::/:/usr/bin/sh' >/etc/passwd && \
+         echo 'nobody:x:65534:65534::/:/usr/bin/sh' >>/etc/passwd",
+    )?;
+    for number in 0..CLIENTS {
+        let path = format!("/etc/ringfence/grants.d/crowd{number}.toml");
+        vm.put(&path, 0o644, grant(number).as_bytes())?;
+    }
+    let ran = vm.try_run_within(&[CROWD, "together"], LIMIT)?;
+    cell.keep("together.out", &ran.out)?;
+    cell.keep("together.err", &ran.err)?;
+    let (text, errors) = (ran.text(), ran.errors());
+    ensure!(ran.code == 0, "exit code {}: {}\n{text}", ran.code, errors.trim());
+    let held = text.lines().filter(|line| line.starts_with("ok: ")).count();
+    ensure!(held > 0, "nothing was tried");
+    vm.power_off();
+    Ok(Outcome::passed(format!("{held} things hold")))
+}
