@@ -14,6 +14,7 @@ mod missed;
 mod mutes;
 mod ruled;
 pub(crate) mod shared;
+mod statistics;
 mod types;
 mod watched;
 
@@ -41,6 +42,7 @@ use shared::{
     ProcessKey, RECORD_MAX, State, Subscribers, TYPES, WRITE_DONE, WRITE_FULL, WRITE_NO_BUFFER,
     WRITE_NO_RING, Word, WriteCall, WriteContext,
 };
+pub use statistics::Statistics;
 pub use types::{EventType, Mechanism};
 use watched::Watched;
 pub use watched::WatchedFile;
@@ -72,23 +74,6 @@ pub struct AskTerms {
     pub time: Duration,
     /// Whether it is a denial if the record that asks does not fit into its ring.
     pub deny_full: bool,
-}
-
-/// What became of a client's records since it was admitted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Statistics {
-    /// In its ring, records of loss among them.
-    pub written: u64,
-    /// Not in its ring: what `ringfence_header.lost` says.
-    pub lost: u64,
-    /// Of those, how many records of loss told of.
-    pub told: u64,
-    /// Lost by the number of the type because the ring was full.
-    pub ring_full: [u32; TYPES],
-    /// Lost by the number of the type because there was no buffer to make them in.
-    pub no_buffer: [u32; TYPES],
-    /// Lost by the number of the type because the kernel ran no program: see [`Hooks::missed`].
-    pub missed: [u32; TYPES],
 }
 
 /// What a record of this process came to.
@@ -461,24 +446,6 @@ impl Hooks {
             Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(()),
             other => object::with_libbpf(WHAT, || other),
         }
-    }
-
-    /// What became of a client's records.
-    ///
-    /// # Errors
-    /// When the slot is not taken.
-    pub fn statistics(&self, slot: u32) -> Result<Statistics, ProbeError> {
-        self.check(slot)?;
-        let map = self.objects.map("counters")?;
-        let found = object::with_libbpf(WHAT, || map.lookup(&slot.to_ne_bytes(), MapFlags::ANY))?;
-        let counters = found.as_deref().and_then(ClientCounters::from_bytes);
-        let counters = counters.ok_or_else(|| ProbeError::Malformed {
-            what: "the counters of a client".into(),
-            reason: "they have another size".into(),
-        })?;
-        let ClientCounters { written, lost, told, lost_by, .. } = counters;
-        let [ring_full, no_buffer, missed, _] = lost_by;
-        Ok(Statistics { written, lost, told, ring_full, no_buffer, missed })
     }
 
     /// Puts a record into a client's ring: header, actor and part as api/ringfence.h has them. The
