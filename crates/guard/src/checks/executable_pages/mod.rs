@@ -136,9 +136,9 @@ impl Check for ExecutablePages {
             faults = looks::outlasting(faults, FREEING, unowned, look)?;
         }
         let unowned = faults.iter().filter(|(fault, _)| *fault == Fault::NoOwner);
-        let unowned = unowned.map(|(_, address)| *address);
+        let mut unowned = unowned.map(|(_, address)| *address).peekable();
         let owned = std::mem::take(&mut self.owned);
-        let grace = self.grace_periods(kernel);
+        let grace = unowned.peek().and_then(|_| self.grace_periods(kernel));
         let excused = self.freeing.excused(Instant::now(), grace, unowned, owned);
         faults.retain(|(fault, address)| *fault != Fault::NoOwner || !excused.contains(address));
         outcome.reduced.extend(unseen);
