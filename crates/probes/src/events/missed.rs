@@ -8,10 +8,8 @@ use crate::error::ProbeError;
 use crate::test_run::test_run;
 
 /// What no program was run for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Missed {
-    /// What would have been told of.
-    types: &'static [EventType],
     /// How many there were when it was looked the last time.
     seen: u64,
     /// How many clients were told of.
@@ -56,14 +54,7 @@ impl Hooks {
     /// When the kernel fails.
     pub fn tell_missed(&mut self) -> Result<(), ProbeError> {
         for (types, count) in self.missed()? {
-            let known = self.missed.iter().position(|known| known.types == types);
-            let known = known.unwrap_or_else(|| {
-                self.missed.push(Missed { types, seen: 0, told: 0 });
-                self.missed.len() - 1
-            });
-            let Some(lost) = self.missed.get_mut(known).map(|known| known.take(count)) else {
-                continue;
-            };
+            let lost = self.missed.entry(types).or_default().take(count);
             let of = |kind: &EventType| self.subscribers.get(usize::from(kind.number()));
             let clients = types.iter().filter_map(of).fold(0, |set, of| set | of.notify | of.ask);
             if let Some(first) = types.first().filter(|_| lost != 0 && clients != 0) {
@@ -94,7 +85,7 @@ mod tests {
 
     #[test]
     fn what_may_still_be_told_of_is_not_lost_yet() {
-        let mut missed = Missed { types: &[EventType::PROCESS_EXEC], seen: 0, told: 0 };
+        let mut missed = Missed::default();
         assert_eq!(missed.take(3), 0);
         // One of the three was just being told of.
         assert_eq!(missed.take(2), 2);

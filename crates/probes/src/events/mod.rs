@@ -18,6 +18,7 @@ mod statistics;
 mod types;
 mod watched;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
@@ -123,7 +124,8 @@ pub struct Hooks {
     /// Why nobody can be asked here, if that is so.
     no_gate: Option<String>,
     can_miss: bool,
-    missed: Vec<Missed>,
+    /// By what would have been told of.
+    missed: BTreeMap<&'static [EventType], Missed>,
 }
 
 impl Hooks {
@@ -169,7 +171,7 @@ impl Hooks {
             ruled: 0,
             no_gate: gate_support().err(),
             can_miss,
-            missed: Vec::new(),
+            missed: BTreeMap::new(),
         })
     }
 
