@@ -10,8 +10,6 @@ RINGFENCE := target/release/ringfence
 PACKAGES := clang clang-format llvm libelf-dev zlib1g-dev pkg-config gcc libc6-dev xz-utils zstd
 # What the tests and the lab need besides.
 LAB_PACKAGES := qemu-system-x86 seabios ipxe-qemu busybox-static kmod mmdebstrap
-# A test among them, so that crates get the features that tests want and are not built twice.
-LAB_PROGRAMS := --workspace --bins --test rings
 # What `make test` attacks; `make lab` attacks all that can be.
 test: KERNELS_ATTACKED := 6.12-cloud-amd64 7-cloud-amd64
 # Only root can load BPF programs; everybody else is told what was left out.
@@ -51,20 +49,22 @@ attacks: kernels ## Build the attack subjects, which only ever load in the lab.
 test: kernels attacks ## Run all tests, and the lab's core set.
 	tests/run
 
+# A test among them, so that crates get the features that tests want and are not built twice.
+.PHONY: lab-programs
+lab-programs: deps
+	$(CARGO) build --release --locked --workspace --bins --test rings
+
 .PHONY: lab
-lab: kernels attacks ## Run all scenarios on all kernels (KERNEL=7.3 SCENARIO=boots for some).
-	$(CARGO) build --release --locked $(LAB_PROGRAMS)
+lab: kernels attacks lab-programs ## Run all scenarios on all kernels (KERNEL=7.3 SCENARIO=boots for some).
 	target/release/ringfence-lab scenarios \
 		$(addprefix --kernel ,$(KERNEL)) $(addprefix --scenario ,$(SCENARIO))
 
 .PHONY: detection
-detection: ## Write docs/detection.md, of the attacks that the lab carried out last.
-	$(CARGO) build --release --locked $(LAB_PROGRAMS)
+detection: lab-programs ## Write docs/detection.md, of the attacks that the lab carried out last.
 	target/release/ringfence-lab detection
 
 .PHONY: coverage
-coverage: ## Write docs/coverage.md, of the doors that tests in the lab's guests opened last.
-	$(CARGO) build --release --locked $(LAB_PROGRAMS)
+coverage: lab-programs ## Write docs/coverage.md, of the doors that tests in the lab's guests opened last.
 	target/release/ringfence-lab coverage
 
 .PHONY: lint
