@@ -14,16 +14,18 @@
 //! its records is its own.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use probes::events::{EventType, Hooks};
 use sdk::abi::Class;
 use sdk::{SessionOptions, Subscription, Verdict};
+
+mod client_process;
+use client_process::Client;
 
 const PROGRAM: &str = "/tmp/program";
 /// As often as fits into a ring.
@@ -31,7 +33,6 @@ const TIMES: u32 = 200;
 /// The least of so many tries is taken: what else the machine does only adds.
 const TRIES: u32 = 4;
 const RING: u32 = 1 << 20;
-const NOBODY: u32 = 65534;
 
 /// A program that ends at once.
 #[rustfmt::skip]
@@ -115,40 +116,6 @@ fn observers() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Clients that decide, which are other processes: who is asked is never asked about its own children.
-struct Deciders(Vec<Child>);
-
-impl Deciders {
-    fn start(count: u32, keep: bool) -> anyhow::Result<Self> {
-        let mut all = Self(Vec::new());
-        for number in 0..count {
-            let mut child = Command::new(std::env::current_exe()?)
-                .args(["decide", &format!("org.example.asker{number}")])
-                .arg(if keep { "keep" } else { "once" })
-                .uid(NOBODY)
-                .gid(NOBODY)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()?;
-            let mut line = String::new();
-            let output = child.stdout.take().context("it has no output")?;
-            all.0.push(child);
-            BufReader::new(output).read_line(&mut line)?;
-            ensure!(line == "ready\n", "the client said {line:?}");
-        }
-        Ok(all)
-    }
-}
-
-impl Drop for Deciders {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
 fn asked() -> anyhow::Result<()> {
     begin()?;
     let base = one(|| Ok(()))?;
@@ -159,7 +126,10 @@ fn asked() -> anyhow::Result<()> {
         (1, false, "1 asker"),
         (8, false, "8 askers"),
     ] {
-        let deciders = Deciders::start(count, keep)?;
+        let keep = if keep { "keep" } else { "once" };
+        let start =
+            |number| Client::start(&["decide", &format!("org.example.asker{number}"), keep]);
+        let deciders = (0..count).map(start).collect::<anyhow::Result<Vec<_>>>()?;
         say(what, one(|| Ok(()))?, base);
         drop(deciders);
     }

@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The daemon, the clients as processes, and the program that is executed.
+//! The daemon, and the program that is executed.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
 /// What is executed and asked about.
 pub(crate) const PROGRAM: &str = "/tried/busybox";
-const NOBODY: u32 = 65534;
 /// Long enough on any machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
@@ -38,8 +36,6 @@ pub(crate) struct Daemon(Child);
 impl Daemon {
     /// Starts it, and waits until it listens.
     pub(crate) fn start() -> anyhow::Result<Self> {
-        // Of one that was killed.
-        let _ = fs::remove_file(sdk::SOCKET);
         let daemon = Self(Command::new("ringfenced").arg("--no-guard").spawn()?);
         let started = Instant::now();
         while !Path::new(sdk::SOCKET).exists() {
@@ -47,13 +43,6 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(daemon)
-    }
-
-    /// Kills it with no warning.
-    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
-        self.0.kill()?;
-        self.0.wait()?;
-        Ok(())
     }
 
     /// How it ended, if it has.
@@ -64,65 +53,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.kill();
-    }
-}
-
-/// A client, which ends with its input.
-pub(crate) struct Client {
-    name: String,
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-}
-
-impl Client {
-    /// Starts it as the user nobody, and waits until it says that it is ready.
-    pub(crate) fn start(role: &str, client: &str) -> anyhow::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["be", role, client])
-            .uid(NOBODY)
-            .gid(NOBODY)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let input = child.stdin.take();
-        let output = BufReader::new(child.stdout.take().context("it has no output")?);
-        let mut this = Self { name: format!("{client}, {role}"), child, input, output };
-        let line = this.line()?;
-        ensure!(line == "ready", "{}: it says {line:?}", this.name);
-        Ok(this)
-    }
-
-    /// The next line that it says.
-    pub(crate) fn line(&mut self) -> anyhow::Result<String> {
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        ensure!(line.ends_with('\n'), "{}: it ended after {line:?}", self.name);
-        line.pop();
-        Ok(line)
-    }
-
-    /// Has it end. Gives what else it says.
-    pub(crate) fn end(mut self) -> anyhow::Result<Vec<String>> {
-        drop(self.input.take());
-        let lines = (&mut self.output).lines().collect::<Result<Vec<_>, _>>()?;
-        let status = self.child.wait()?;
-        ensure!(status.success(), "{}: {status}, after {lines:?}", self.name);
-        Ok(lines)
-    }
-
-    /// Kills it.
-    pub(crate) fn kill(mut self) -> anyhow::Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

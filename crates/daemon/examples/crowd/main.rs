@@ -8,6 +8,8 @@
 //!
 //! Each thing that holds is a line. The grants are in crates/lab/src/scenarios/crowd.rs.
 
+#[path = "../client_process/mod.rs"]
+mod client_process;
 mod host;
 mod roles;
 mod together;

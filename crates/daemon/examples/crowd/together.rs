@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use crate::host::{Client, Daemon, make_program, program};
+use crate::client_process::Client;
+use crate::host::{Daemon, make_program, program};
 use crate::roles::DEAD;
 
 const CLIENTS: usize = 26;
@@ -14,18 +15,18 @@ const EXECS: usize = 150;
 /// emulated processor.
 const AT_MOST: Duration = Duration::from_secs(2 + 2);
 
-fn client(number: usize) -> String {
-    format!("org.example.crowd{number}")
+fn start(role: &str, number: usize) -> anyhow::Result<Client> {
+    Client::start(&["be", role, &format!("org.example.crowd{number}")])
 }
 
 pub(crate) fn run() -> anyhow::Result<()> {
     make_program()?;
     let mut daemon = Daemon::start()?;
-    let slow = Client::start("slow", &client(0))?;
-    let dead = Client::start("dead", &client(1))?;
-    let flooding = Client::start("flooding", &client(2))?;
-    let hostile = Client::start("hostile", &client(3))?;
-    let observers = (4..CLIENTS).map(|number| Client::start("observer", &client(number)));
+    let slow = start("slow", 0)?;
+    let dead = start("dead", 1)?;
+    let flooding = start("flooding", 2)?;
+    let hostile = start("hostile", 3)?;
+    let observers = (4..CLIENTS).map(|number| start("observer", number));
     let observers = observers.collect::<anyhow::Result<Vec<_>>>()?;
     println!("ok: {CLIENTS} clients have a session");
 

@@ -11,6 +11,8 @@
 //! are in crates/lab/src/scenarios/verdicts.rs: those who are called strict have everything denied
 //! that they do not answer, those who are called lax have it allowed.
 
+#[path = "../client_process/mod.rs"]
+mod client_process;
 mod decider;
 mod deeds;
 mod steps;

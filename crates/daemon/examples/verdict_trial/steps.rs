@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is tried, step by step.
 
-use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
+use crate::client_process::Client;
 use crate::deeds::{Came, Deed, Deeds, FREE, WATCHED};
 
-/// The user nobody.
-const NOBODY: u32 = 65534;
 /// What tasks get that are denied because nobody answered.
 const EPERM: i32 = libc::EPERM;
 /// Shorter than this nobody can have waited for a deadline of [`SHORT`].
@@ -26,47 +22,10 @@ struct Tried {
     about: String,
 }
 
-/// A client that decides.
-struct Decider {
-    child: Child,
-    output: BufReader<std::process::ChildStdout>,
-}
-
-impl Decider {
-    fn start(client: &str, event: &str, policy: &[&str]) -> anyhow::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["decide", &format!("org.example.{client}"), event])
-            .args(policy)
-            .uid(NOBODY)
-            .gid(NOBODY)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut output = BufReader::new(child.stdout.take().context("it has no output")?);
-        let mut line = String::new();
-        output.read_line(&mut line)?;
-        ensure!(line == "ready\n", "{client} on {event} said {line:?}");
-        Ok(Self { child, output })
-    }
-
-    /// Ends it. Gives what it was asked.
-    fn end(mut self) -> anyhow::Result<Vec<String>> {
-        drop(self.child.stdin.take());
-        let mut text = String::new();
-        self.output.read_to_string(&mut text)?;
-        ensure!(self.child.wait()?.success(), "the client failed; it had said {text}");
-        Ok(text.lines().map(str::to_owned).collect())
-    }
-
-    /// Waits until it was asked, and kills it.
-    fn kill_when_asked(&mut self) -> anyhow::Result<()> {
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        ensure!(!line.is_empty(), "it was not asked");
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
+/// A client that decides, and says what it was asked.
+fn decider(client: &str, event: &str, policy: &[&str]) -> anyhow::Result<Client> {
+    let client = format!("org.example.{client}");
+    Client::start(&[&["decide", &client, event], policy].concat())
 }
 
 fn expect(what: &str, seen: Came, expected: Came) -> anyhow::Result<()> {
@@ -129,7 +88,7 @@ fn unasked(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
 
 fn denied(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
     for error in [libc::EPERM, libc::EACCES, libc::ETXTBSY, libc::EXDEV] {
-        let client = Decider::start("strict", tried.event, &["deny", &error.to_string()])?;
+        let client = decider("strict", tried.event, &["deny", &error.to_string()])?;
         let came = deeds.attempt(tried.deed)?;
         said("denied", &client.end()?, &[&tried.about])?;
         expect("denied", came, Err(error))?;
@@ -138,7 +97,7 @@ fn denied(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
 }
 
 fn allowed(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
-    let client = Decider::start("strict", tried.event, &["allow", "0"])?;
+    let client = decider("strict", tried.event, &["allow", "0"])?;
     let came = deeds.attempt(tried.deed)?;
     said("allowed", &client.end()?, &[&tried.about])?;
     expect("allowed", came, Ok(()))
@@ -147,11 +106,11 @@ fn allowed(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
 fn late(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
     for client in ["strict", "lax"] {
         let deadline = SHORT.as_millis().to_string();
-        let decider = Decider::start(client, tried.event, &["never", "0", &deadline])?;
+        let asked = decider(client, tried.event, &["never", "0", &deadline])?;
         let start = Instant::now();
         let came = deeds.attempt(tried.deed)?;
         let took = start.elapsed();
-        said(client, &decider.end()?, &[&tried.about])?;
+        said(client, &asked.end()?, &[&tried.about])?;
         expect(client, came, default_of(client))?;
         ensure!(took >= SHORT, "{client} was not waited for: {took:?}");
     }
@@ -160,11 +119,12 @@ fn late(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
 
 fn dead(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
     for client in ["strict", "lax"] {
-        let mut decider = Decider::start(client, tried.event, &["never", "0"])?;
+        let mut asked = decider(client, tried.event, &["never", "0"])?;
         let start = Instant::now();
         let came = std::thread::scope(|scope| {
             let doer = scope.spawn(|| deeds.attempt(tried.deed));
-            decider.kill_when_asked()?;
+            asked.line()?;
+            asked.kill()?;
             doer.join().map_err(|_| anyhow::anyhow!("the doer panicked"))?
         })?;
         let took = start.elapsed();
@@ -188,9 +148,9 @@ fn memory(deeds: &Deeds) -> anyhow::Result<()> {
     for (event, deed) in all {
         expect("without a client", deeds.attempt(deed)?, Ok(()))?;
         for client in ["strict", "lax"] {
-            let decider = Decider::start(client, event, &["deny", "13"])?;
+            let asked = decider(client, event, &["deny", "13"])?;
             let came = deeds.attempt(deed)?;
-            said(client, &decider.end()?, &[])?;
+            said(client, &asked.end()?, &[])?;
             expect(client, came, default_of(client))?;
         }
     }
@@ -198,14 +158,14 @@ fn memory(deeds: &Deeds) -> anyhow::Result<()> {
 }
 
 fn free(deeds: &Deeds) -> anyhow::Result<()> {
-    let client = Decider::start("strict", "file_open", &["deny", "13"])?;
+    let client = decider("strict", "file_open", &["deny", "13"])?;
     let came = deeds.attempt(Deed::ReadFree)?;
     said(FREE, &client.end()?, &[])?;
     expect(FREE, came, Ok(()))
 }
 
 fn elsewhere(deeds: &Deeds) -> anyhow::Result<()> {
-    let client = Decider::start("strict", "file_open", &["deny", "13"])?;
+    let client = decider("strict", "file_open", &["deny", "13"])?;
     let came = deeds.attempt(Deed::ReadElsewhere)?;
     said("elsewhere", &client.end()?, &["/tried/elsewhere/secret 1"])?;
     expect("elsewhere", came, Err(13))?;
@@ -214,7 +174,7 @@ fn elsewhere(deeds: &Deeds) -> anyhow::Result<()> {
 }
 
 fn kept(deeds: &Deeds) -> anyhow::Result<()> {
-    let client = Decider::start("strict", "file_open", &["allow", "0"])?;
+    let client = decider("strict", "file_open", &["allow", "0"])?;
     for deed in [Deed::Read, Deed::Read, Deed::Write, Deed::Write] {
         expect("allowed", deeds.attempt(deed)?, Ok(()))?;
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
+use super::grants;
 use crate::scenario::{Cell, Outcome, Scenario};
 use crate::vm::Boot;
 
@@ -37,18 +38,10 @@ fn grant(number: u32) -> String {
 fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let programs = cell.programs();
     let boot = Boot::new()
-        .file(programs.ringfence(), "/usr/bin/ringfence")
         .file(programs.other("ringfenced")?, "/usr/bin/ringfenced")
         .file(programs.other("crowd")?, CROWD);
     let vm = cell.boot(&boot)?;
-    vm.shell(
-        "mkdir -p /etc/ringfence/grants.d && echo 'root:x:0:0::/:/usr/bin/sh' >/etc/passwd && \
-         echo 'nobody:x:65534:65534::/:/usr/bin/sh' >>/etc/passwd",
-    )?;
-    for number in 0..CLIENTS {
-        let path = format!("/etc/ringfence/grants.d/crowd{number}.toml");
-        vm.put(&path, 0o644, grant(number).as_bytes())?;
-    }
+    grants::install(&vm, (0..CLIENTS).map(|number| (format!("crowd{number}"), grant(number))))?;
     let ran = vm.try_run_within(&[CROWD, "together"], LIMIT)?;
     cell.keep("together.out", &ran.out)?;
     cell.keep("together.err", &ran.err)?;

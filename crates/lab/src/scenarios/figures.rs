@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
+use super::grants;
 use crate::scenario::{Cell, Outcome, Scenario};
 use crate::vm::{Boot, Vm};
 
@@ -46,14 +47,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
         .file(programs.other("ringfenced")?, "/usr/bin/ringfenced")
         .file(programs.other("figures")?, FIGURES);
     let vm = cell.boot(&boot.counted())?;
-    vm.shell(
-        "mkdir -p /etc/ringfence/grants.d && \
-         echo 'nobody:x:65534:65534::/:/bin/sh' >>/etc/passwd",
-    )?;
-    for number in 0..ASKERS {
-        let path = format!("/etc/ringfence/grants.d/asker{number}.toml");
-        vm.put(&path, 0o644, grant(number).as_bytes())?;
-    }
+    grants::install(&vm, (0..ASKERS).map(|number| (format!("asker{number}"), grant(number))))?;
     let mut text = measure(cell, &vm, "observers")?;
     let daemon = vm.start(&["ringfenced"], LIMIT * 2)?;
     let wait = "i=0; until [ -S /run/ringfence/control ]; do i=$((i+1)); [ $i -lt 600 ] || exit 1; \

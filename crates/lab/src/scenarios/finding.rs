@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::attacks::{self, DAY, OPENING, SHARE, Subject, began, time_of_day};
+use super::grants;
 use crate::kernels::Kernel;
 use crate::process::Process;
 use crate::scenario::{Cell, Outcome, Scenario, expect_same};
@@ -53,11 +54,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
         .file(subjects.join(format!("{name}.ko")), format!("/lab/{name}.ko"));
     let vm = cell.boot(&boot)?;
     attacks::taint(&vm)?;
-    vm.shell(
-        "mkdir -p /etc/ringfence/grants.d && echo 'root:x:0:0::/:/usr/bin/sh' >/etc/passwd && \
-         echo 'nobody:x:65534:65534::/:/usr/bin/sh' >>/etc/passwd",
-    )?;
-    vm.put("/etc/ringfence/grants.d/events.toml", 0o644, GRANT.as_bytes())?;
+    grants::install(&vm, [("events", GRANT)])?;
     // An emulated processor is a hundred times slower than those that the default share is for.
     let guard = format!("#!/usr/bin/sh\nexec /usr/bin/ringfence \"$@\" {SHARE}\n");
     vm.put("/lab/guard", 0o755, guard.as_bytes())?;

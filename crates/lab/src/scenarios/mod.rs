@@ -18,6 +18,7 @@ mod events;
 mod figures;
 mod finding;
 mod gate;
+mod grants;
 mod matrix;
 mod modules;
 mod mutations;

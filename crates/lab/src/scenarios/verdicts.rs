@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
+use super::grants;
 use crate::kernels::Kernel;
 use crate::scenario::{Cell, Outcome, Scenario, expect_same};
 use crate::vm::{Boot, Vm};
@@ -79,15 +80,13 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
         .module(MODULE);
     let vm = cell.boot(&boot)?;
     vm.shell(
-        "mkdir -p /etc/ringfence/grants.d /tried && cp /bin/busybox /tried/busybox-known && \
-         cp /bin/busybox /tried/busybox-unknown && echo 'root:x:0:0::/:/usr/bin/sh' >/etc/passwd && \
-         echo 'nobody:x:65534:65534::/:/usr/bin/sh' >>/etc/passwd",
+        "mkdir -p /tried && cp /bin/busybox /tried/busybox-known && \
+         cp /bin/busybox /tried/busybox-unknown",
     )?;
-    vm.put("/etc/ringfence/grants.d/allow-list.toml", 0o644, GRANT.as_bytes())?;
-    for (client, altitude, default) in [("strict", 410_000, "deny"), ("lax", 420_000, "allow")] {
-        let grant = trial_grant(client, altitude, default);
-        vm.put(&format!("/etc/ringfence/grants.d/{client}.toml"), 0o644, grant.as_bytes())?;
-    }
+    let trial = [("strict", 410_000, "deny"), ("lax", 420_000, "allow")];
+    let trial =
+        trial.map(|(client, altitude, default)| (client, trial_grant(client, altitude, default)));
+    grants::install(&vm, [("allow-list", GRANT.to_owned())].into_iter().chain(trial))?;
     vm.shell(
         "mkdir -p /tried/watched/below /tried/free /tried/elsewhere && echo 1 >/tried/free/other && \
          echo 1 >/tried/watched/below/secret && mount --bind /tried/watched/below /tried/elsewhere && \
