@@ -41,12 +41,16 @@ run: build ## Check this machine's kernel, then run ringfenced with its guard an
 kernels: deps-lab ## Fetch the Debian kernels for the tests and the lab (cached in .cache/kernels).
 	tests/kernels/fetch
 
+.PHONY: programs
+programs: kernels ## Fetch programs of a newer Debian that tests run (cached in .cache/programs).
+	$(AS_ROOT) tests/programs/fetch
+
 .PHONY: attacks
 attacks: kernels ## Build the attack subjects, which only ever load in the lab.
 	$(AS_ROOT) tests/attacks/build $(KERNELS_ATTACKED)
 
 .PHONY: test
-test: kernels attacks ## Run all tests, and the lab's core set.
+test: kernels programs attacks ## Run all tests, and the lab's core set.
 	tests/run
 
 # A test among them, so that crates get the features that tests want and are not built twice.
