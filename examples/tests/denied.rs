@@ -64,6 +64,7 @@ fn an_unknown_program_is_denied_and_a_dead_product_denies_nobody() {
 
     let mut daemon = Command::new(program("ringfenced"));
     daemon.arg("--grants").arg(at("grants.d")).arg("--socket").arg(at("control"));
+    daemon.arg("--forget");
     let daemon = Ended(daemon.arg("--ask-directory").arg(at("tried")).spawn().unwrap());
     wait_until("the daemon does not listen", || at("control").exists());
     run(&unknown).expect("nobody decides yet");

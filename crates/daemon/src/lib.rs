@@ -17,6 +17,7 @@ pub mod control;
 pub mod grants;
 pub mod guard;
 pub mod identity;
+pub mod kept;
 pub mod kernel;
 pub mod lifecycle;
 pub mod log;

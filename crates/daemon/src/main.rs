@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use daemon::control::Control;
+use daemon::kept::Kept;
 use daemon::kernel::LiveKernel;
 use daemon::log;
 use daemon::server::Server;
@@ -25,8 +26,13 @@ fn main() -> ExitCode {
 fn run(settings: &Settings) -> anyhow::Result<()> {
     // First, so that threads that start later leave these signals to this one.
     let signals = Signals::catch().context("catching signals")?;
+    // Before the kernel is told anything: what another one keeps is not to be taken from it.
+    let kept = if settings.forget { None } else { Some(Kept::open(&settings.state)?) };
     let kernel = LiveKernel::load(&settings.ask_directory)?;
     let mut control = Control::new(kernel, settings.grants.clone())?;
+    if let Some(kept) = kept {
+        control.keep_rules(kept, &settings.pins);
+    }
     let listener = listen(&settings.socket)?;
     if let Some(guard) = settings.guard()? {
         control.run_guard(guard)?;

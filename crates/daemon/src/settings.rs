@@ -25,6 +25,16 @@ pub struct Settings {
     /// gate: for kernels without one. Can be given several times
     #[arg(long, value_name = "DIR")]
     pub ask_directory: Vec<PathBuf>,
+    /// Directory where what clients install is kept for the next ringfenced; one in /run is empty again when the
+    /// host is started anew
+    #[arg(long, value_name = "DIR", default_value = "/run/ringfence/state")]
+    pub state: PathBuf,
+    /// Directory, in a file system of type bpf, by which rules go on deciding while ringfenced is not running
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/ringfence")]
+    pub pins: PathBuf,
+    /// Keep nothing: rules end with this process
+    #[arg(long, conflicts_with_all = ["state", "pins"])]
+    pub forget: bool,
     /// Program that guards the kernel; it is called as `PROGRAM watch --json --quiet-journal` [default: the
     /// ringfence beside this program]
     #[arg(long, value_name = "PROGRAM")]
@@ -51,7 +61,10 @@ impl Settings {
 
 const AFTER_HELP: &str = "\
 SIGHUP reads the grants again; SIGTERM and SIGINT end it. Everybody may connect to the socket; who
-gets a session is for the grants to say.";
+gets a session is for the grants to say.
+
+Rules go on when this ends, however it does, until the next one takes them over. To be rid of them while
+none runs: rm -r /sys/fs/bpf/ringfence /run/ringfence/state";
 
 /// A socket at the path that listens, does not block and is open for all: the grants decide. What a
 /// daemon left there that is not running any more is replaced; of one that is running it is said.

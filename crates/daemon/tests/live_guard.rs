@@ -41,6 +41,7 @@ impl Installed {
             .arg(directory.path().join("control"))
             .arg("--guard")
             .arg(guard)
+            .arg("--forget")
             .spawn()
             .unwrap();
         let installed = Self { daemon, directory };

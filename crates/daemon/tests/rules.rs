@@ -187,3 +187,95 @@ fn another_client_sees_no_rules_but_its_own() {
     assert_eq!(other.ok("GetRuleText", json!({}))["rules"], "");
     assert_eq!(daemon.connect().call("GetRules", json!({})).get("error").is_none(), is_root);
 }
+
+/// A daemon that keeps rules in this directory, on tables where those of an earlier one still decide.
+fn keeping(directory: &std::path::Path, grant: &str) -> Daemon {
+    let kernel = Shared::default();
+    kernel.get().older_rules = true;
+    Daemon::start_keeping(kernel, grant, directory)
+}
+
+#[test]
+fn the_next_daemon_installs_what_the_last_one_was_given_before_it_lets_go_of_the_old() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = rule(7, "process_exec", "deny") + "file.digest_in = \"known\"\n";
+    let daemon = keeping(directory.path(), &ruling(""));
+    let mut client = session(&daemon);
+    let digests = json!({ "name": "known", "digests": ["ab".repeat(32)] });
+    client.ok("ReplaceCollection", digests.clone());
+    client.ok("ReplaceCollection", json!({ "name": "other", "digests": [] }));
+    client.ok("DropCollection", json!({ "name": "other" }));
+    client.ok("InstallRules", install(&text));
+    // As one that is killed: nobody says good-bye to the client.
+    drop(daemon);
+
+    let daemon = keeping(directory.path(), &ruling(""));
+    assert_eq!(numbers(&daemon), [7]);
+    assert!(!daemon.kernel.get().older_rules, "the old ones were not let go");
+    assert!(daemon.kernel.get().rules[&slot()].allowed.contains(exec()), "they are not looked at");
+    let mut root = daemon.connect();
+    let shown = root.ok("GetRules", json!({}))["clients"][0].clone();
+    assert_eq!((&shown["client"], &shown["connected"]), (&json!(CLIENT), &json!(false)));
+    assert_eq!(shown["collections"], json!([{ "name": "known", "digests": 1 }]));
+    let mut client = session(&daemon);
+    assert_eq!(client.ok("GetRuleText", json!({}))["rules"], text);
+    client.ok("InstallRules", install(""));
+    drop((client, root, daemon));
+
+    assert!(numbers(&keeping(directory.path(), &ruling(""))).is_empty());
+}
+
+#[test]
+fn what_cannot_be_kept_or_installed_again_is_a_problem_that_root_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = rule(7, "process_exec", "deny");
+    let daemon = keeping(directory.path(), &ruling(""));
+    session(&daemon).ok("InstallRules", install(&text));
+    drop(daemon);
+    let problems = |daemon: &Daemon| {
+        let status = daemon.connect().ok("GetStatus", json!({}));
+        let all = status["problems"].as_array().unwrap().clone();
+        let of_rules = all.into_iter().filter(|problem| problem["area"] == "rules");
+        of_rules.map(|problem| problem["reason"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+
+    // A grant that does not give it any more.
+    let daemon = keeping(directory.path(), &grant(CLIENT, 1000));
+    let told = problems(&daemon);
+    assert!(told.len() == 1 && told[0].contains("rule 7"), "{told:?}");
+    assert!(numbers(&daemon).is_empty());
+    drop(daemon);
+
+    // A kernel that keeps nothing.
+    let kernel = Shared::default();
+    kernel.get().failing = ["keep_rules", "let_go_of_older"].into();
+    let daemon = Daemon::start_keeping(kernel, &ruling(""), directory.path());
+    let told = problems(&daemon);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("while ringfenced is not running"), "{told:?}");
+    assert_eq!(numbers(&daemon), [7]);
+    drop(daemon);
+
+    // A file that somebody wrote to.
+    std::fs::write(directory.path().join(CLIENT).join("rules.json"), "{").unwrap();
+    let daemon = keeping(directory.path(), &ruling(""));
+    let told = problems(&daemon);
+    assert!(told.len() == 1 && told[0].contains("rules.json"), "{told:?}");
+}
+
+#[test]
+fn rules_that_a_grant_does_not_give_any_more_are_not_kept_either() {
+    let directory = tempfile::tempdir().unwrap();
+    let daemon = keeping(directory.path(), &ruling(""));
+    let mut client = session(&daemon);
+    client.ok("InstallRules", install(&rule(7, "process_exec", "deny")));
+    assert!(directory.path().join(CLIENT).exists());
+    std::fs::remove_file(daemon.grants.join("test.toml")).unwrap();
+    daemon.signal(libc::SIGHUP);
+    let mut root = daemon.connect();
+    let began = std::time::Instant::now();
+    while root.ok("GetStatus", json!({}))["grants"] != 0 {
+        assert!(began.elapsed().as_secs() < 30, "the grants are not read");
+    }
+    assert!(!directory.path().join(CLIENT).exists());
+}

@@ -18,7 +18,8 @@ use support::idl::Interface;
 use support::{CLIENT, Daemon, grant};
 
 /// What `make programs` fetched.
-const VARLINKCTL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.cache/programs/bin/varlinkctl");
+const VARLINKCTL: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../.cache/programs/bin/varlinkctl");
 
 /// Methods that act on the session of the connection that they are called on: varlinkctl takes a connection
 /// for each call and keeps none.

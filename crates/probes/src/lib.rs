@@ -17,6 +17,7 @@ mod layout;
 mod mapping;
 mod modules;
 mod object;
+mod pins;
 mod privilege;
 mod process_keys;
 mod question;

@@ -105,6 +105,12 @@ impl Collection {
         self.algorithm
     }
 
+    /// The digests, sorted.
+    #[must_use]
+    pub fn digests(&self) -> &[Digest] {
+        &self.digests
+    }
+
     /// How many digests.
     #[must_use]
     pub fn count(&self) -> usize {

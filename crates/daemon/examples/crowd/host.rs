@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The daemon, and the program that is executed.
+#![allow(dead_code, reason = "each example uses a part")]
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// What is executed and asked about.
 pub(crate) const PROGRAM: &str = "/tried/busybox";
@@ -38,11 +40,20 @@ impl Daemon {
     pub(crate) fn start() -> anyhow::Result<Self> {
         let daemon = Self(Command::new("ringfenced").arg("--no-guard").spawn()?);
         let started = Instant::now();
-        while !Path::new(sdk::SOCKET).exists() {
+        // The socket of one that was killed is still there.
+        while UnixStream::connect(sdk::SOCKET).is_err() {
             ensure!(started.elapsed() < LIMIT, "ringfenced does not listen");
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(daemon)
+    }
+
+    /// Kills it, or asks it to end, and waits until it has ended.
+    pub(crate) fn end(&mut self, kills: bool) -> anyhow::Result<()> {
+        let pid = Pid::from_child(&self.0);
+        kill_process(pid, if kills { Signal::KILL } else { Signal::TERM })?;
+        self.0.wait()?;
+        Ok(())
     }
 
     /// How it ended, if it has.

@@ -42,7 +42,9 @@ impl<K: Kernel> Control<K> {
             Effect::Tell { slot, notice } => self.tell(slot, notice),
             Effect::Ended { slot } => self.end(slot),
             Effect::Release { slot } => {
-                self.installed.remove(&slot);
+                if let Some(installed) = self.installed.remove(&slot) {
+                    self.save(installed.client(), |kept| kept.forget(installed.client()));
+                }
                 let removed = self.kernel.remove_rules(slot);
                 self.end(slot).and(removed)
             }

@@ -81,6 +81,8 @@ impl From<ServiceError> for ControlError {
     }
 }
 
+impl std::error::Error for ControlError {}
+
 impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parameters = serde_json::to_string(self).map_err(|_| fmt::Error)?;

@@ -217,6 +217,10 @@ impl<K: Kernel> Control<K> {
             let reason = format!("{} errors; root is told which", self.grant_errors.len());
             problems.push(Problem { area: "grants", reason });
         }
+        if caller.peer.is_root() {
+            let kept = self.kept_problems.iter().cloned();
+            problems.extend(kept.map(|reason| Problem { area: "rules", reason }));
+        }
         reply(&Status {
             uptime: super::types::nanoseconds(clock::now().since(self.started)),
             sessions: self.sessions.len(),

@@ -12,6 +12,7 @@ mod error;
 mod findings;
 mod information;
 mod inspect;
+mod kept;
 mod mutes;
 mod open;
 mod rules;
@@ -37,6 +38,7 @@ pub use types::Version as ApiVersion;
 use self::rules::Installed;
 use crate::guard::Guard;
 use crate::identity::Peer;
+use crate::kept::Kept;
 use crate::kernel::Kernel;
 use crate::lifecycle::Lifecycle;
 use crate::measure::Measurer;
@@ -109,6 +111,10 @@ pub struct Control<K> {
     grant_errors: Vec<String>,
     /// What clients have installed, also of those that are not connected.
     installed: BTreeMap<Slot, Installed>,
+    /// Where that is kept for the next one, if it is.
+    kept: Option<Kept>,
+    /// Why some of it may not hold beyond this one.
+    kept_problems: Vec<String>,
     boot_id: String,
     /// Connections that are to be closed from this side.
     to_close: Vec<ConnectionId>,

@@ -37,6 +37,23 @@ pub(super) struct Installed {
     coming: Option<(String, Algorithm, Vec<Digest>)>,
 }
 
+impl Installed {
+    /// What an earlier daemon was given.
+    pub(super) fn again(
+        client: &str,
+        text: String,
+        set: RuleSet,
+        collections: BTreeMap<String, usize>,
+    ) -> Self {
+        Self { client: client.to_owned(), text, set, collections, ..Self::default() }
+    }
+
+    /// Whose it is.
+    pub(super) fn client(&self) -> &str {
+        &self.client
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rules {
@@ -140,7 +157,9 @@ impl<K: Kernel> Control<K> {
         self.kernel.install_rules(slot, &set).map_err(refused)?;
         let count = set.rules.len();
         let installed = self.installed(slot);
-        (installed.text, installed.set) = (text, set);
+        (installed.text, installed.set) = (text.clone(), set);
+        let client = installed.client.clone();
+        self.save(&client, |kept| kept.save_rules(&client, &text, dry_run == Some(true)));
         reply(&Count { rules: count })
     }
 
@@ -248,7 +267,10 @@ impl<K: Kernel> Control<K> {
         let collection = Collection::new(algorithm, all).map_err(wrong)?;
         self.kernel.set_collection(slot, &name, &collection).map_err(refused)?;
         let digests = collection.count();
-        self.installed(slot).collections.insert(name, digests);
+        let installed = self.installed(slot);
+        installed.collections.insert(name.clone(), digests);
+        let client = installed.client.clone();
+        self.save(&client, |kept| kept.save_collection(&client, &name, &collection));
         reply(&DigestCount { digests })
     }
 
@@ -260,7 +282,10 @@ impl<K: Kernel> Control<K> {
         let slot = self.sessions.of(caller.connection)?.slot;
         let Named { name } = parameters(call)?;
         self.kernel.remove_collection(slot, &name).map_err(refused)?;
-        self.installed(slot).collections.remove(&name);
+        let installed = self.installed(slot);
+        installed.collections.remove(&name);
+        let client = installed.client.clone();
+        self.save(&client, |kept| kept.drop_collection(&client, &name));
         reply(&Done {})
     }
 
@@ -314,13 +339,15 @@ impl<K: Kernel> Control<K> {
             let Some(installed) = self.installed.remove(&slot) else { continue };
             log::note(&format_args!("{}: its rules are taken away: {reason}", installed.client));
             self.kernel.remove_rules(slot).unwrap_or_else(|error| log::error(&error));
+            let client = installed.client;
+            self.save(&client, |kept| kept.forget(&client));
         }
     }
 }
 
 /// Whether the grant lets a client have these rules: `rule` of what they allow or deny, and `rule` or
 /// `notify` of what they only tell of.
-fn may_have(grant: &Grant, set: &RuleSet) -> Result<(), ControlError> {
+pub(super) fn may_have(grant: &Grant, set: &RuleSet) -> Result<(), ControlError> {
     let limit = u64::from(grant.limits.max_rules);
     if set.rules.len() as u64 > limit {
         return Err(ControlError::LimitExceeded { what: "rules", limit });
@@ -368,7 +395,7 @@ fn digest(text: &str) -> Option<Digest> {
     from_hex(first)
 }
 
-fn refused(why: RulesRefused) -> ControlError {
+pub(super) fn refused(why: RulesRefused) -> ControlError {
     match why {
         RulesRefused::Unavailable { event, reason } => {
             ControlError::EventUnavailable { event, class: "rule", reason }

@@ -45,6 +45,8 @@ impl<K: Kernel> Control<K> {
             granted: Grants::default(),
             grant_errors: Vec::new(),
             installed: BTreeMap::new(),
+            kept: None,
+            kept_problems: Vec::new(),
             boot_id: boot_id.context("reading the boot id")?.trim().to_owned(),
             to_close: Vec::new(),
             to_refuse: Vec::new(),

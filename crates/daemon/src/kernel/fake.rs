@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use broker::effect::Masks;
 use broker::event::{Class, EventSet, EventType};
@@ -27,6 +28,10 @@ pub struct FakeKernel {
     pub removed: Option<FakeSlot>,
     /// Rules and collections of each slot, whether somebody has it or not.
     pub rules: BTreeMap<Slot, FakeRules>,
+    /// Where rules are kept, if they are.
+    pub pins: Option<PathBuf>,
+    /// Whether those of an earlier process still decide.
+    pub older_rules: bool,
     /// Operations that fail.
     pub failing: BTreeSet<&'static str>,
     /// What [`Kernel::next_question`] gives, the first one first.
@@ -179,6 +184,18 @@ impl Kernel for FakeKernel {
 
     fn remove_rules(&mut self, slot: Slot) -> Result<(), KernelError> {
         self.rules.remove(&slot);
+        Ok(())
+    }
+
+    fn keep_rules(&mut self, pins: &Path) -> Result<(), KernelError> {
+        self.fails("keep_rules")?;
+        self.pins = Some(pins.to_owned());
+        Ok(())
+    }
+
+    fn let_go_of_older(&mut self) -> Result<(), KernelError> {
+        self.fails("let_go_of_older")?;
+        self.older_rules = false;
         Ok(())
     }
 

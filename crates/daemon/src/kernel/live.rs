@@ -213,6 +213,14 @@ impl Kernel for LiveKernel {
         self.hooks.remove_rules(number(slot)).map_err(failed("removing rules"))
     }
 
+    fn keep_rules(&mut self, pins: &Path) -> Result<(), KernelError> {
+        self.hooks.keep_rules(pins).map_err(failed("keeping rules"))
+    }
+
+    fn let_go_of_older(&mut self) -> Result<(), KernelError> {
+        self.hooks.let_go_of_older().map_err(failed("taking rules over"))
+    }
+
     fn rule_counts(&self, slot: Slot) -> Result<Vec<RuleCount>, KernelError> {
         let counts = self.hooks.rule_counts(number(slot)).map_err(failed("counting rules"))?;
         let counts = counts.into_iter();

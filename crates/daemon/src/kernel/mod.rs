@@ -8,6 +8,7 @@ mod written;
 
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use broker::effect::Masks;
@@ -192,6 +193,13 @@ pub trait Kernel {
 
     /// The slot has neither rules nor collections any more.
     fn remove_rules(&mut self, slot: Slot) -> Result<(), KernelError>;
+
+    /// Has rules decide also when this process has ended, by files below this directory. What an earlier
+    /// one left there goes on.
+    fn keep_rules(&mut self, pins: &Path) -> Result<(), KernelError>;
+
+    /// Nothing that an earlier process left decides any more.
+    fn let_go_of_older(&mut self) -> Result<(), KernelError>;
 
     /// What each rule of the slot did since they were installed, in their order.
     fn rule_counts(&self, slot: Slot) -> Result<Vec<RuleCount>, KernelError>;

@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::thread::JoinHandleExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use broker::slot::{FileKey, ProcessKey, Slot};
 use broker::time::Time;
 use broker::verdict::Outcome;
 use daemon::control::{Control, INTERFACE};
+use daemon::kept::Kept;
 use daemon::kernel::{
     Asked, Availability, Counts, FakeKernel, Kernel, KernelError, MuteTarget, RuleCount,
     RulesRefused, Terms,
@@ -137,6 +138,12 @@ impl Kernel for Shared {
     fn remove_rules(&mut self, slot: Slot) -> Result<(), KernelError> {
         self.get().remove_rules(slot)
     }
+    fn keep_rules(&mut self, pins: &Path) -> Result<(), KernelError> {
+        self.get().keep_rules(pins)
+    }
+    fn let_go_of_older(&mut self) -> Result<(), KernelError> {
+        self.get().let_go_of_older()
+    }
     fn rule_counts(&self, slot: Slot) -> Result<Vec<RuleCount>, KernelError> {
         self.get().rule_counts(slot)
     }
@@ -200,24 +207,30 @@ impl Daemon {
         let own = ("test.toml", grant(CLIENT, 1000));
         let others = others.iter().map(|(name, text)| (*name, (*text).to_owned()));
         let files: Vec<_> = [own].into_iter().chain(others).collect();
-        Self::launch(kernel.clone(), kernel, &files, None)
+        Self::launch(kernel.clone(), kernel, &files, None, None)
+    }
+
+    /// With this grant alone, and rules that are kept in a directory.
+    pub(crate) fn start_keeping(kernel: Shared, grant: &str, kept: &Path) -> Self {
+        let files = [("test.toml", grant.to_owned())];
+        Self::launch(kernel.clone(), kernel, &files, None, Some(kept))
     }
 
     /// On another kernel side, with this grant.
     pub(crate) fn start_on<K: Kernel + Send + 'static>(kernel: K, grant: &str) -> Self {
-        Self::launch(kernel, Shared::default(), &[("test.toml", grant.to_owned())], None)
+        Self::launch(kernel, Shared::default(), &[("test.toml", grant.to_owned())], None, None)
     }
 
     /// On the tables, with this grant alone.
     pub(crate) fn start_on_fake(grant: &str) -> Self {
         let kernel = Shared::default();
-        Self::launch(kernel.clone(), kernel, &[("test.toml", grant.to_owned())], None)
+        Self::launch(kernel.clone(), kernel, &[("test.toml", grant.to_owned())], None, None)
     }
 
     /// On the tables, with these grants and this program as the guard.
     pub(crate) fn start_guarded(guard: PathBuf, files: &[(&str, String)]) -> Self {
         let kernel = Shared::default();
-        Self::launch(kernel.clone(), kernel, files, Some(guard))
+        Self::launch(kernel.clone(), kernel, files, Some(guard), None)
     }
 
     fn launch<K: Kernel + Send + 'static>(
@@ -225,6 +238,7 @@ impl Daemon {
         kernel: Shared,
         files: &[(&str, String)],
         guard: Option<PathBuf>,
+        kept: Option<&Path>,
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (grants, socket) =
@@ -235,9 +249,13 @@ impl Daemon {
         }
         let (sender, ready) = mpsc::channel();
         let (at, of) = (socket.clone(), grants.clone());
+        let kept = kept.map(|kept| Kept::open(kept).unwrap());
         let thread = std::thread::spawn(move || {
             let signals = Signals::catch().unwrap();
             let mut control = Control::new(served, of).unwrap();
+            if let Some(kept) = kept {
+                control.keep_rules(kept, Path::new("/pins"));
+            }
             if let Some(guard) = guard {
                 control.run_guard(guard).unwrap();
             }

@@ -19,6 +19,7 @@ mod figures;
 mod finding;
 mod gate;
 mod grants;
+mod killed;
 mod matrix;
 mod modules;
 mod mutations;
@@ -49,6 +50,7 @@ pub fn all() -> Vec<Scenario> {
         gate::SCENARIO,
         verdicts::SCENARIO,
         crowd::SCENARIO,
+        killed::SCENARIO,
         finding::SCENARIO,
         doctor::SCENARIO,
         figures::SCENARIO,
@@ -75,6 +77,7 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         "gate" => 40,
         "verdicts" => 90,
         "crowd" => 90,
+        "killed" => 60,
         "finding" => 60,
         "doctor" => 20,
         figures::NAME => 120,

@@ -15,6 +15,7 @@ use crate::error::ProbeError;
 use crate::features::lsm_programs_are_called;
 use crate::kernel_types;
 use crate::object::{self, Kind, Own};
+use crate::pins::Pins;
 use crate::privilege;
 use crate::rules::Rules;
 
@@ -321,7 +322,8 @@ impl Objects {
     }
 
     /// Attaches the programs that tell of the types in `told`, that decide rules for the types in
-    /// `ruled` and that ask about the types in `asked`; detaches all others.
+    /// `ruled` and that ask about the types in `asked`; detaches all others. With `pins` those that decide
+    /// rules stay as this process ends.
     ///
     /// What rules deny is not to be asked about. Of the programs on a hook the one that was attached
     /// last goes first, and none goes after one that denied (kernel/bpf/trampoline.c,
@@ -332,6 +334,7 @@ impl Objects {
         told: u64,
         ruled: u64,
         asked: u64,
+        pins: Option<&Pins>,
     ) -> Result<(), ProbeError> {
         let by = |kind: &EventType| self.mechanism(*kind).ok();
         let wanted = |hook: &Hook| match hook.mechanism {
@@ -353,10 +356,27 @@ impl Objects {
                     continue;
                 }
                 if !wanted {
+                    if let (Some((link, _)), Some(pins)) = (link.as_mut(), pins) {
+                        pins.set(link, program.hook.program, false)?;
+                    }
                     *link = None;
                 } else if link.is_none() {
                     *link = Some(attach(&self.loaded, *object, program.hook)?);
                 }
+            }
+        }
+        pins.map_or(Ok(()), |pins| self.pin(ruled, pins))
+    }
+
+    /// Has the programs that can deny by rules for these types stay attached when this process ends, and no
+    /// others: who only tells has nobody to tell then, and who asks nobody to ask.
+    fn pin(&mut self, ruled: u64, pins: &Pins) -> Result<(), ProbeError> {
+        for program in &mut self.programs {
+            let hook = program.hook;
+            let decides = matches!(hook.mechanism, Mechanism::Rule | Mechanism::Lsm)
+                && hook.types.iter().any(|kind| kind.bit() & ruled != 0);
+            if let State::Loaded { link: Some((link, _)), .. } = &mut program.state {
+                pins.set(link, hook.program, decides)?;
             }
         }
         Ok(())

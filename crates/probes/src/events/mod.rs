@@ -31,6 +31,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::error::ProbeError;
 use crate::gate::{GateMaps, gate_support};
 use crate::object::{self, Kind, Own};
+use crate::pins::Pins;
 use crate::rules::Rules;
 use crate::test_run::test_run;
 use area::Objects;
@@ -124,6 +125,8 @@ pub struct Hooks {
     /// Why nobody can be asked here, if that is so.
     no_gate: Option<String>,
     can_miss: bool,
+    /// Where programs that decide by rules stay when this process ends, if they do.
+    pins: Option<Pins>,
     /// By what would have been told of.
     missed: BTreeMap<&'static [EventType], Missed>,
 }
@@ -171,6 +174,7 @@ impl Hooks {
             ruled: 0,
             no_gate: gate_support().err(),
             can_miss,
+            pins: None,
             missed: BTreeMap::new(),
         })
     }
@@ -361,7 +365,8 @@ impl Hooks {
             all.fold(0, |types, (number, one)| types | u64::from(wants(one) != 0) << number)
         };
         let (told, asked) = (types(|one| one.notify), types(|one| one.ask));
-        self.objects.attach_for(told, self.ruled, asked)
+        self.objects.attach_for(told, self.ruled, asked, self.pins.as_ref())?;
+        self.pins.as_ref().map_or(Ok(()), |pins| self.rules.pin(pins))
     }
 
     /// Has a client not told of what somebody does (or, if its mutes are inverted, told of it).

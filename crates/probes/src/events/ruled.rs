@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Rules of clients on the hooks: what they are for is attached as long as they are there.
 
+use std::path::Path;
+
 use rules::events::by_number;
 use rules::{Action, Collection, RuleSet};
 
 use super::{EventType, Hooks};
 use crate::error::ProbeError;
+use crate::pins::Pins;
 use crate::rules::{RuleCount, Rules, RulesError};
 
 /// Whether rules can deny events of a type, where its hook takes programs.
@@ -14,6 +17,25 @@ pub(super) fn can_be_denied(kind: EventType) -> bool {
 }
 
 impl Hooks {
+    /// Has what rules decide hold when this process ends, however it does: the programs stay attached by
+    /// files below this directory, which is in a file system of type bpf. What earlier processes left there
+    /// goes on until [`Hooks::let_go_of_older`].
+    ///
+    /// # Errors
+    /// When the directory cannot be made, or is in another file system.
+    pub fn keep_rules(&mut self, directory: &Path) -> Result<(), ProbeError> {
+        self.pins = Some(Pins::below(directory)?);
+        self.attach()
+    }
+
+    /// Has only the programs of this process decide from now on.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn let_go_of_older(&mut self) -> Result<(), ProbeError> {
+        self.pins.as_mut().map_or(Ok(()), Pins::let_go_of_older)
+    }
+
     /// Puts a client's rules in the place of those it had, and has the hooks that they need attached.
     /// They are of the slot, whether somebody is admitted there or not.
     ///

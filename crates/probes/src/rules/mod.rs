@@ -19,6 +19,7 @@ use rules::{Bindings, Collection, RuleSet, abi, compile};
 
 use crate::error::ProbeError;
 use crate::object::{self, Kind, Own};
+use crate::pins::Pins;
 use cells::Cells;
 pub use error::RulesError;
 use events::Events;
@@ -292,6 +293,11 @@ impl Rules {
             RuleCount { id: *id, matches, denies }
         });
         Ok(counts.collect())
+    }
+
+    /// Has new tasks marked also when this process ends, as long as some rule asks for descendants.
+    pub(crate) fn pin(&mut self, pins: &Pins) -> Result<(), ProbeError> {
+        self.lineage.pin(pins)
     }
 
     /// Which root a process is for the marks of tasks, if some rule asks for its descendants.

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Programs that stay attached when this process ends: their links are files of a file system of type bpf.
+//!
+//! Each process has a directory of its own below the one that is given, so that what an earlier one left can
+//! be let go as a whole once this one's own programs do the same.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use libbpf_rs::Link;
+use rustix::fs::statfs;
+
+use crate::error::ProbeError;
+use crate::object;
+
+const WHAT: &str = "keeping programs beyond the end of this process";
+
+/// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Pins {
+    own: PathBuf,
+    older: Vec<PathBuf>,
+}
+
+impl Pins {
+    /// Below this directory, which is made if it is not there.
+    pub(crate) fn below(directory: &Path) -> Result<Self, ProbeError> {
+        let failed = |error: io::Error| ProbeError::Failed {
+            what: WHAT,
+            reason: format!("{}: {error}", directory.display()),
+        };
+        directory.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
+        let mut private = fs::DirBuilder::new();
+        private.mode(0o700);
+        match private.create(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
+        let found = statfs(directory).map_err(|error| failed(error.into()))?;
+        if found.f_type as u64 != BPF_FS_MAGIC {
+            return Err(ProbeError::Unsupported {
+                what: WHAT,
+                lacking: format!(
+                    "{} is not in a file system of type bpf; mount one there (mount -t bpf bpf \
+                     /sys/fs/bpf)",
+                    directory.display()
+                ),
+            });
+        }
+        let entries = fs::read_dir(directory).map_err(failed)?;
+        let mut numbered = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            // What has another name is not ours.
+            if let Some(number) = name.to_str().and_then(|name| name.parse::<u64>().ok()) {
+                numbered.push((number, directory.join(name)));
+            }
+        }
+        let next = numbered.iter().map(|(number, _)| number + 1).max().unwrap_or(0);
+        let own = directory.join(next.to_string());
+        private.create(&own).map_err(failed)?;
+        Ok(Self { own, older: numbered.into_iter().map(|(_, path)| path).collect() })
+    }
+
+    /// Has a program stay attached, or end with this process, as `stays` says.
+    pub(crate) fn set(&self, link: &mut Link, name: &str, stays: bool) -> Result<(), ProbeError> {
+        match (link.pin_path().is_some(), stays) {
+            (false, true) => object::with_libbpf(WHAT, || link.pin(self.own.join(name))),
+            (true, false) => object::with_libbpf(WHAT, || link.unpin()),
+            (false, false) | (true, true) => Ok(()),
+        }
+    }
+
+    /// Lets go of what earlier processes left attached.
+    pub(crate) fn let_go_of_older(&mut self) -> Result<(), ProbeError> {
+        for directory in std::mem::take(&mut self.older) {
+            let failed = |error: io::Error| ProbeError::Failed {
+                what: "letting go of what an earlier process left attached",
+                reason: format!("{}: {error}", directory.display()),
+            };
+            for entry in fs::read_dir(&directory).map_err(failed)? {
+                fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
+            }
+            fs::remove_dir(&directory).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        // Fails if something stays, which then is somebody's to find.
+        let _ = fs::remove_dir(&self.own);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nothing_can_be_kept_it_is_said_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Pins::below(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("is not in a file system of type bpf"), "{error}");
+        assert!(error.contains("mount -t bpf"), "{error}");
+    }
+}
