@@ -14,7 +14,7 @@ use std::path::Path;
 use crate::kernels::Kernel;
 
 /// Those whose guests open doors.
-const SCENARIOS: [&str; 2] = ["events", "verdicts"];
+const SCENARIOS: [&str; 3] = ["events", "rules-enforced", "verdicts"];
 /// The columns.
 const CLASSES: [&str; 3] = ["notify", "rule", "ask"];
 

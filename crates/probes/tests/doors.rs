@@ -13,7 +13,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::ptr;
 
-use clients::listener::{EXEC, LENGTH, Listener, Memory, READ, Subject, some_file};
+use clients::deeds::{LENGTH, Subject};
+use clients::listener::{EXEC, Listener, Memory, READ, some_file};
 use clients::{Programs, run};
 use probes::events::EventType;
 

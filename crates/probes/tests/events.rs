@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use clients::record::Record;
 use clients::{
-    Client, EXEC, EXIT, FORK, LARGE, Programs, SIGNAL, THREAD, boottime, ended, executed,
+    Client, EXEC, EXIT, FORK, LARGE, Programs, SIGNAL, THREAD, boottime, door_of, ended, executed,
     process_hooks, run,
 };
 use probes::events::{Hooks, Mechanism};
@@ -83,6 +83,9 @@ fn a_child_is_forked_executes_and_ends_in_this_order_with_all_that_is_known_of_i
         + exit.body("ringfence_process_exit.system_time");
     // 0 if neither tick nor switch fell into so short a life.
     assert!(ran <= lifetime, "{ran} of {lifetime} ns");
+    door_of("notify", FORK, "clone");
+    door_of("notify", EXEC, "execve");
+    door_of("notify", EXIT, "exit");
 }
 
 #[test]
@@ -196,6 +199,8 @@ fn a_signal_is_told_of_before_the_exit_that_it_causes() {
     let own = std::env::current_exe().unwrap();
     assert!(runs == sleep.to_str().unwrap() || runs == own.to_str().unwrap(), "{runs}");
     assert_eq!(exit.body("ringfence_process_exit.signal"), 9);
+    door_of("notify", SIGNAL, "kill");
+    door_of("notify", EXIT, "by a signal");
 }
 
 #[test]
@@ -223,6 +228,7 @@ fn threads_are_threads_and_the_last_one_ends_the_process_once() {
         assert_eq!(of.iter().filter(|r| r.kind() == FORK.number()).count(), 0);
         assert_eq!(of.iter().filter(|r| r.kind() == EXIT.number()).count(), 1, "{of:?}");
     }
+    door_of("notify", THREAD, "clone with CLONE_THREAD");
 }
 
 /// Since 7.0 tracepoints can be preempted, and then the kernel does not run a program that runs on
@@ -295,6 +301,7 @@ fn a_script_is_named_beside_its_interpreter() {
     assert_eq!(arguments, format!("/bin/sh\0{script}\0argument\0"));
     let exit = of.iter().find(|r| r.kind() == EXIT.number()).unwrap();
     assert_eq!(exit.body("ringfence_process_exit.code"), 7);
+    door_of("notify", EXEC, "execve of a script");
 }
 
 /// Runs what is behind a descriptor; gives its id.
@@ -339,6 +346,9 @@ fn programs_without_a_name_are_marked() {
     assert_eq!(part(exec, "flags"), FILELESS);
     assert_eq!(part(exec, "file.flags") & 0xb, 0x9, "a memfd, in memory");
     assert_eq!(exec.text("ringfence_process_exec.file.path"), "/memfd:of the test");
+    for door in ["execve of a deleted file", "execve of a memfd"] {
+        door_of("notify", EXEC, door);
+    }
 }
 
 #[test]

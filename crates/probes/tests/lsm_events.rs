@@ -16,9 +16,10 @@ use std::path::Path;
 use std::process::Command;
 use std::ptr;
 
-use clients::listener::{EXEC, LENGTH, Listener, Memory, READ, Subject, WRITE, some_file};
+use clients::deeds::{LENGTH, Subject};
+use clients::listener::{EXEC, Listener, Memory, READ, WRITE, some_file};
 use clients::record::Record;
-use clients::{Client, LARGE, Programs, run};
+use clients::{Client, LARGE, Programs, door_of, run};
 use probes::events::{EventType, Hooks};
 
 #[test]
@@ -179,7 +180,7 @@ fn who_looks_into_a_process_or_takes_hold_of_it_is_told_of() {
     let kind = EventType::PROCESS_TRACE;
     let Some(mut listener) = Listener::to(kind, "ringfence_process_trace") else { return };
     let subject = Subject::start();
-    listener.hear_of(&subject, &[("access", hold)], || subject.seize());
+    listener.hear_of(&subject, &[("access", hold)], || assert_eq!(subject.seize(), 0));
     listener.door("ptrace");
     listener.hear_of(&subject, &[("access", look)], || {
         fs::read(subject.proc("environ")).unwrap();
@@ -231,7 +232,9 @@ fn the_memory_of_another_process_is_reached_by_four_ways_that_are_told_apart() {
     let subject = Subject::start();
     let (read, write, either) = (1, 2, 3);
     let [by_ptrace, by_mem, by_vm, by_madvise] = [1, 2, 3, 4];
-    listener.hear_of(&subject, &[("access", either), ("by", by_ptrace)], || subject.seize());
+    listener.hear_of(&subject, &[("access", either), ("by", by_ptrace)], || {
+        assert_eq!(subject.seize(), 0)
+    });
     listener.door("ptrace");
     listener.hear_of(&subject, &[("access", either), ("by", by_mem)], || {
         File::open(subject.proc("mem")).unwrap();
@@ -412,5 +415,5 @@ fn a_module_that_goes_is_told_of_with_its_name() {
     // SAFETY: a plain system call with a string.
     assert_eq!(unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), 0) }, 0);
     client.read_until(|r| r.text("ringfence_module_unload.name") == module);
-    println!("door: notify module_unload delete_module");
+    door_of("notify", EventType::MODULE_UNLOAD, "delete_module");
 }

@@ -8,21 +8,21 @@
 
 mod clients;
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::{self, File, Permissions};
+use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::ptr;
 use std::time::{Duration, Instant};
 
+use clients::deeds::{LENGTH, Subject, changed, changed_by, errno, executed, mapped};
 use clients::record::Record;
-use clients::{Client, EXEC, EXIT, LARGE, Programs, SIGNAL, ended, run};
+use clients::{Client, EXEC, EXIT, LARGE, Programs, SIGNAL, door_of, ended, run};
 use probes::RulesError;
 use probes::events::{AskTerms, EventType, Hooks};
 use rules::RuleSet;
 
-const LENGTH: usize = 8192;
 const SLOT: u32 = 7;
 const ASKED: u64 = 4;
 const DENIED: u64 = 2;
@@ -68,10 +68,24 @@ fn header(record: &Record) -> [u64; 4] {
     ["classes", "rule", "outcome", "error"].map(|field| record.header(field))
 }
 
-/// Has each way to do a thing denied, in turn with EACCES and with EBUSY; each gives the errno that it
-/// failed with. What denies matches by the condition, and so do a rule that tells and one in dry run.
+/// A way to do a thing, by its name in docs/coverage.md. It gives the errno that it failed with.
+type Door<'a> = (&'a str, &'a mut dyn FnMut() -> i32);
+
+/// Has each door denied, in turn with EACCES and with EBUSY. What denies matches by the condition, and so
+/// do a rule that tells and one in dry run.
 #[track_caller]
-fn doors_are_denied(kind: EventType, condition: &str, doors: &mut [&mut dyn FnMut() -> i32]) {
+fn doors_are_denied(kind: EventType, condition: &str, doors: &mut [Door<'_>]) {
+    doors_are_denied_with(kind, condition, None, doors);
+}
+
+/// The same, where the kernel has an errno of its own for whatever the hook says.
+#[track_caller]
+fn doors_are_denied_with(
+    kind: EventType,
+    condition: &str,
+    own: Option<i32>,
+    doors: &mut [Door<'_>],
+) {
     let mut ruler = Ruler::of(kind);
     let rules = |action: &str, dry_run: bool| {
         let name = kind.name();
@@ -93,14 +107,14 @@ fn doors_are_denied(kind: EventType, condition: &str, doors: &mut [&mut dyn FnMu
         eprintln!("not looked for: {}: {refused}", kind.name());
         return;
     }
-    let before: Vec<i32> = doors.iter_mut().map(|door| door()).collect();
+    let before: Vec<i32> = doors.iter_mut().map(|(_, door)| door()).collect();
     for (name, errno) in [("EACCES", 13), ("EBUSY", 16)] {
         ruler.install(&rules(&format!("\"deny\"\nerror = \"{name}\""), false)).unwrap();
-        for (number, door) in doors.iter_mut().enumerate() {
+        for (door, open) in doors.iter_mut() {
             let (_, counted) = (ruler.told(), ruler.counts());
-            assert_eq!(door(), errno, "{} by way {number}", kind.name());
+            assert_eq!(open(), own.unwrap_or(errno), "{} by {door}", kind.name());
             let told = ruler.told();
-            assert!(!told.is_empty(), "{} by way {number}", kind.name());
+            assert!(!told.is_empty(), "{} by {door}", kind.name());
             for record in &told {
                 assert_eq!(header(record), [2, 2, DENIED, errno as u64], "{record:?}");
             }
@@ -110,7 +124,7 @@ fn doors_are_denied(kind: EventType, condition: &str, doors: &mut [&mut dyn FnMu
         }
     }
     ruler.install(&rules("\"deny\"", true)).unwrap();
-    for (door, before) in doors.iter_mut().zip(&before) {
+    for ((_, door), before) in doors.iter_mut().zip(&before) {
         ruler.told();
         assert_eq!(door(), *before, "in dry run {} goes on", kind.name());
         let told = ruler.told();
@@ -121,85 +135,13 @@ fn doors_are_denied(kind: EventType, condition: &str, doors: &mut [&mut dyn FnMu
     assert!(counts[0].0 >= doors.len() as u64, "{counts:?}");
     assert!(counts.iter().all(|count| *count == (counts[0].0, 0)), "{counts:?}");
     ruler.install("").unwrap();
-    for (door, before) in doors.iter_mut().zip(&before) {
+    for ((_, door), before) in doors.iter_mut().zip(&before) {
         ruler.told();
         assert_eq!(door(), *before, "without rules {} goes on", kind.name());
         assert!(ruler.told().is_empty());
     }
-}
-
-/// The errno of a system call that failed, or 0.
-fn errno(result: i64) -> i32 {
-    if result == -1 { io::Error::last_os_error().raw_os_error().unwrap() } else { 0 }
-}
-
-/// Of a program that could not be executed.
-fn executed(program: &Path) -> i32 {
-    let child = Command::new(program).stdout(Stdio::null()).spawn();
-    child.map(|mut child| child.wait().unwrap()).err().map_or(0, |e| e.raw_os_error().unwrap())
-}
-
-/// A child that waits.
-struct Subject(Child);
-
-impl Subject {
-    fn start(program: &Path) -> Self {
-        let child = Self(Command::new(program).arg("1000").stdout(Stdio::null()).spawn().unwrap());
-        // What it runs counts, so until it does.
-        let started = Instant::now();
-        while fs::read_link(format!("/proc/{}/exe", child.0.id())).ok().as_deref() != Some(program)
-        {
-            assert!(started.elapsed() < clients::LIMIT);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        child
-    }
-
-    fn seize(&self) -> i32 {
-        let (pid, none) = (self.0.id() as i32, ptr::null_mut::<libc::c_void>());
-        // SAFETY: a child of ours, which is let go again.
-        unsafe {
-            let seized = libc::ptrace(libc::PTRACE_SEIZE, pid, none, none);
-            if seized == -1 {
-                return errno(seized);
-            }
-            libc::ptrace(libc::PTRACE_INTERRUPT, pid, none, none);
-            assert_eq!(libc::waitpid(pid, ptr::null_mut(), 0), pid);
-            assert_eq!(libc::ptrace(libc::PTRACE_DETACH, pid, none, none), 0);
-        }
-        0
-    }
-}
-
-impl Drop for Subject {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-/// Maps memory and gives it back.
-fn mapped(protection: i32, flags: i32, file: i32) -> i32 {
-    // SAFETY: a new mapping at an address of the kernel's choice replaces nothing, and goes at once.
-    unsafe {
-        let start = libc::mmap(ptr::null_mut(), LENGTH, protection, flags, file, 0);
-        if start == libc::MAP_FAILED {
-            return errno(-1);
-        }
-        libc::munmap(start, LENGTH);
-    }
-    0
-}
-
-/// Maps memory with one protection, changes it to another, and gives it back.
-fn changed(before: i32, after: i32, flags: i32, file: i32) -> i32 {
-    // SAFETY: as above; nobody looks into it.
-    unsafe {
-        let start = libc::mmap(ptr::null_mut(), LENGTH, before, flags, file, 0);
-        assert_ne!(start, libc::MAP_FAILED);
-        let changed = errno(libc::mprotect(start, LENGTH, after).into());
-        libc::munmap(start, LENGTH);
-        changed
+    for (door, _) in doors {
+        door_of("rule", kind, door);
     }
 }
 
@@ -230,7 +172,16 @@ fn an_exec_is_denied_with_the_errno_of_the_rule() {
     let programs = Programs::new();
     let program = programs.copy("true");
     let condition = format!("file.path = {program:?}");
-    doors_are_denied(EXEC, &condition, &mut [&mut || executed(&program)]);
+    doors_are_denied(EXEC, &condition, &mut [("execve", &mut || executed(&program))]);
+    let script = programs.path().join("script");
+    fs::write(&script, format!("#!{}\n", program.display())).unwrap();
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    let condition = format!("file.path = {script:?}");
+    let mut run = || executed(&script);
+    doors_are_denied(EXEC, &condition, &mut [("execve of a script, by its name", &mut run)]);
+    let condition = format!("file.path = {program:?}");
+    let mut run = || executed(&script);
+    doors_are_denied(EXEC, &condition, &mut [("execve of a script, by its interpreter", &mut run)]);
 }
 
 #[test]
@@ -238,8 +189,8 @@ fn an_exec_is_denied_with_the_errno_of_the_rule() {
 fn a_signal_is_denied_with_the_errno_of_the_rule() {
     let programs = Programs::new();
     let program = programs.copy("sleep");
-    let subject = Subject::start(&program);
-    let pid = subject.0.id() as i32;
+    let subject = Subject::start_of(&program);
+    let pid = subject.pid();
     // SIGURG, which is ignored.
     let number = 23;
     let condition = format!("target.path = {program:?}\nsignal = \"SIGURG\"");
@@ -250,7 +201,7 @@ fn a_signal_is_denied_with_the_errno_of_the_rule() {
     doors_are_denied(
         SIGNAL,
         &condition,
-        &mut [&mut || sent(libc::SYS_kill), &mut || sent(libc::SYS_tkill)],
+        &mut [("kill", &mut || sent(libc::SYS_kill)), ("tkill", &mut || sent(libc::SYS_tkill))],
     );
 }
 
@@ -259,11 +210,30 @@ fn a_signal_is_denied_with_the_errno_of_the_rule() {
 fn who_wants_hold_of_a_process_or_its_memory_is_denied_with_the_errno_of_the_rule() {
     let programs = Programs::new();
     let program = programs.copy("sleep");
-    let subject = Subject::start(&program);
+    let subject = Subject::start_of(&program);
     let condition = format!("target.path = {program:?}");
     for kind in [EventType::PROCESS_TRACE, EventType::MEMORY_ACCESS] {
-        doors_are_denied(kind, &condition, &mut [&mut || subject.seize()]);
+        doors_are_denied(kind, &condition, &mut [("ptrace", &mut || subject.seize())]);
     }
+    let mut doors: [Door<'_>; 2] = [
+        ("process_vm_readv", &mut || errno(subject.vm(libc::SYS_process_vm_readv))),
+        ("process_vm_writev", &mut || errno(subject.vm(libc::SYS_process_vm_writev))),
+    ];
+    // process_vm_rw_core, mm/process_vm_access.c
+    let own = Some(libc::EPERM);
+    doors_are_denied_with(EventType::MEMORY_ACCESS, &condition, own, &mut doors);
+    let opened = || File::open(subject.proc("mem")).err();
+    let mut open = || opened().map_or(0, |error| error.raw_os_error().unwrap());
+    // mm_access, kernel/fork.c
+    let own = Some(libc::EACCES);
+    let mut doors: [Door<'_>; 1] = [("/proc/PID/mem", &mut open)];
+    doors_are_denied_with(EventType::MEMORY_ACCESS, &condition, own, &mut doors);
+    let pidfd = subject.pidfd();
+    let mut take = || errno(subject.get_fd(&pidfd));
+    // __pidfd_fget, kernel/pid.c
+    let own = Some(libc::EPERM);
+    let mut doors: [Door<'_>; 1] = [("pidfd_getfd", &mut take)];
+    doors_are_denied_with(EventType::PROCESS_TRACE, &condition, own, &mut doors);
 }
 
 #[test]
@@ -276,9 +246,10 @@ fn a_file_that_is_to_become_an_image_is_denied_with_the_errno_of_the_rule() {
     doors_are_denied(
         EventType::IMAGE_MAP,
         &condition,
-        &mut [&mut || mapped(READ_EXEC, PRIVATE, file), &mut || {
-            changed(READ_WRITE, READ_EXEC, PRIVATE, file)
-        }],
+        &mut [
+            ("mmap", &mut || mapped(READ_EXEC, PRIVATE, file)),
+            ("mprotect", &mut || changed(READ_WRITE, READ_EXEC, PRIVATE, file)),
+        ],
     );
 }
 
@@ -289,13 +260,18 @@ fn memory_that_is_to_be_executable_is_denied_with_the_errno_of_the_rule() {
     doors_are_denied(
         EventType::MEMORY_MAP,
         &condition,
-        &mut [&mut || mapped(READ_EXEC, ANONYMOUS, -1)],
+        &mut [("mmap of anonymous memory", &mut || mapped(READ_EXEC, ANONYMOUS, -1))],
     );
     let condition = condition + "\nbefore.any = [\"write\"]";
     doors_are_denied(
         EventType::MEMORY_PROTECT,
         &condition,
-        &mut [&mut || changed(READ_WRITE, READ_EXEC, ANONYMOUS, -1)],
+        &mut [
+            ("mprotect", &mut || changed(READ_WRITE, READ_EXEC, ANONYMOUS, -1)),
+            ("pkey_mprotect", &mut || {
+                changed_by(libc::SYS_pkey_mprotect, READ_WRITE, READ_EXEC, ANONYMOUS, -1)
+            }),
+        ],
     );
 }
 
@@ -316,9 +292,9 @@ fn a_file_without_a_name_is_denied_with_the_errno_of_the_rule() {
         EventType::MEMORY_FILELESS,
         &by_ourselves(),
         &mut [
-            &mut || mapped(READ_EXEC, PRIVATE, file),
-            &mut || changed(READ_WRITE, READ_EXEC, PRIVATE, file),
-            &mut || executed(&program),
+            ("mmap of a deleted file", &mut || mapped(READ_EXEC, PRIVATE, file)),
+            ("mprotect of a deleted file", &mut || changed(READ_WRITE, READ_EXEC, PRIVATE, file)),
+            ("exec of a memfd", &mut || executed(&program)),
         ],
     );
 }
@@ -337,7 +313,7 @@ fn a_bpf_program_is_denied_with_the_errno_of_the_rule() {
     doors_are_denied(
         EventType::BPF_LOAD,
         &condition,
-        &mut [&mut || {
+        &mut [("bpf, BPF_PROG_LOAD", &mut || {
             let length = size_of_val(&attributes);
             // SAFETY: as many bytes as are said to be there; the descriptor is ours alone.
             unsafe {
@@ -346,7 +322,7 @@ fn a_bpf_program_is_denied_with_the_errno_of_the_rule() {
                 libc::close(made as i32);
                 failed
             }
-        }],
+        })],
     );
 }
 
@@ -361,16 +337,20 @@ fn modules_and_other_kernels_are_denied_with_the_errno_of_the_rule() {
     // SAFETY: as above.
     let from_memory =
         || unsafe { libc::syscall(libc::SYS_init_module, bytes.as_ptr(), LENGTH, none.as_ptr()) };
-    let doors: &mut [&mut dyn FnMut() -> i32] =
-        &mut [&mut || errno(from_file()), &mut || errno(from_memory())];
+    let doors: &mut [Door<'_>] = &mut [
+        ("finit_module", &mut || errno(from_file())),
+        ("init_module", &mut || errno(from_memory())),
+    ];
     doors_are_denied(EventType::MODULE_LOAD, &by_ourselves(), doors);
     // SAFETY: no kernel either.
     let from_file =
         || unsafe { libc::syscall(libc::SYS_kexec_file_load, file, -1, 1, none.as_ptr(), 4) };
     // SAFETY: no segments unload what is not there.
     let from_memory = || unsafe { libc::syscall(libc::SYS_kexec_load, 0, 0, ptr::null::<u8>(), 0) };
-    let doors: &mut [&mut dyn FnMut() -> i32] =
-        &mut [&mut || errno(from_file()), &mut || errno(from_memory())];
+    let doors: &mut [Door<'_>] = &mut [
+        ("kexec_file_load", &mut || errno(from_file())),
+        ("kexec_load", &mut || errno(from_memory())),
+    ];
     doors_are_denied(EventType::KEXEC_LOAD, &by_ourselves(), doors);
 }
 

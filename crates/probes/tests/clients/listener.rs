@@ -2,20 +2,19 @@
 //! A client for tests of LSM hooks: what it hears while something is done; and what things are done with.
 
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::ptr;
 
 use probes::events::{EventType, Hooks, Mechanism};
 
+use super::deeds::{LENGTH, Subject};
 use super::record::Record;
 use super::{Client, LARGE, Programs};
 
 pub(crate) const READ: i32 = libc::PROT_READ;
 pub(crate) const WRITE: i32 = libc::PROT_WRITE;
 pub(crate) const EXEC: i32 = libc::PROT_EXEC;
-pub(crate) const LENGTH: usize = 8192;
 
 /// A client that is told of one type, and what it says of it.
 pub(crate) struct Listener {
@@ -92,9 +91,9 @@ impl Listener {
         done
     }
 
-    /// Says that a door was opened, and the event told of, and nothing else: see the lab's coverage.
+    /// This door was opened, and the event told of.
     pub(crate) fn door(&self, name: &str) {
-        println!("door: notify {} {name}", self.kind.name());
+        super::door_of("notify", self.kind, name);
     }
 
     pub(crate) fn number(&self, record: &Record, field: &str) -> u64 {
@@ -139,64 +138,4 @@ pub(crate) fn some_file(programs: &Programs) -> (PathBuf, File) {
     fs::write(&path, [0; LENGTH]).unwrap();
     let file = File::options().read(true).write(true).open(&path).unwrap();
     (path, file)
-}
-
-/// A child that waits to be looked into.
-pub(crate) struct Subject(pub(crate) Child);
-
-impl Subject {
-    pub(crate) fn start() -> Self {
-        Self(Command::new("/bin/sleep").arg("1000").stdout(Stdio::null()).spawn().unwrap())
-    }
-
-    pub(crate) fn pid(&self) -> i32 {
-        self.0.id() as i32
-    }
-
-    pub(crate) fn seize(&self) {
-        // SAFETY: a child of ours, which is let go again.
-        unsafe {
-            let none = ptr::null_mut::<libc::c_void>();
-            assert_eq!(libc::ptrace(libc::PTRACE_SEIZE, self.pid(), none, none), 0);
-            libc::ptrace(libc::PTRACE_INTERRUPT, self.pid(), none, none);
-            assert_eq!(libc::waitpid(self.pid(), ptr::null_mut(), 0), self.pid());
-            assert_eq!(libc::ptrace(libc::PTRACE_DETACH, self.pid(), none, none), 0);
-        }
-    }
-
-    pub(crate) fn vm(&self, call: libc::c_long) -> libc::c_long {
-        let mut byte = 0_u8;
-        let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-        // Nothing is there; that is found out after it was asked for.
-        let remote = libc::iovec { iov_base: ptr::null_mut(), iov_len: 1 };
-        let (pid, count, flags) =
-            (libc::c_long::from(self.pid()), 1 as libc::c_ulong, 0 as libc::c_ulong);
-        // The last one is passed on the stack, where half of an int's place is whatever was there, and the
-        // kernel refuses flags that it does not know.
-        // SAFETY: reads or writes one byte of ours at most.
-        unsafe {
-            libc::syscall(call, pid, &raw const local, count, &raw const remote, count, flags)
-        }
-    }
-
-    pub(crate) fn pidfd(&self) -> File {
-        // SAFETY: a plain system call; the descriptor is ours alone.
-        unsafe { File::from_raw_fd(libc::syscall(libc::SYS_pidfd_open, self.pid(), 0) as RawFd) }
-    }
-
-    pub(crate) fn get_fd(&self, pidfd: &File) -> libc::c_long {
-        // SAFETY: a plain system call; what it gives is closed as this process ends.
-        unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), 1, 0) }
-    }
-
-    pub(crate) fn proc(&self, file: &str) -> String {
-        format!("/proc/{}/{file}", self.pid())
-    }
-}
-
-impl Drop for Subject {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
 }

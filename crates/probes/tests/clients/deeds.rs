@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a process does that rules can deny. Each gives the errno that it failed with, or 0.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::ptr;
+use std::time::{Duration, Instant};
+
+/// How much is mapped, in bytes.
+pub(crate) const LENGTH: usize = 8192;
+
+/// The errno of a system call that failed, or 0.
+pub(crate) fn errno(result: i64) -> i32 {
+    if result == -1 { io::Error::last_os_error().raw_os_error().unwrap() } else { 0 }
+}
+
+/// Of a program that could not be executed.
+pub(crate) fn executed(program: &Path) -> i32 {
+    let child = Command::new(program).stdout(Stdio::null()).spawn();
+    child.map(|mut child| child.wait().unwrap()).err().map_or(0, |e| e.raw_os_error().unwrap())
+}
+
+/// A child that waits to be looked into.
+pub(crate) struct Subject(pub(crate) Child);
+
+impl Subject {
+    pub(crate) fn start() -> Self {
+        Self(Command::new("/bin/sleep").arg("1000").stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    /// One that runs a copy of sleep already.
+    pub(crate) fn start_of(program: &Path) -> Self {
+        let child = Self(Command::new(program).arg("1000").stdout(Stdio::null()).spawn().unwrap());
+        // What it runs counts, so until it does.
+        let started = Instant::now();
+        while fs::read_link(child.proc("exe")).ok().as_deref() != Some(program) {
+            assert!(started.elapsed() < super::LIMIT);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+
+    pub(crate) fn seize(&self) -> i32 {
+        // SAFETY: a child of ours, which is let go again.
+        unsafe {
+            let none = ptr::null_mut::<libc::c_void>();
+            let seized = libc::ptrace(libc::PTRACE_SEIZE, self.pid(), none, none);
+            if seized == -1 {
+                return errno(seized);
+            }
+            libc::ptrace(libc::PTRACE_INTERRUPT, self.pid(), none, none);
+            assert_eq!(libc::waitpid(self.pid(), ptr::null_mut(), 0), self.pid());
+            assert_eq!(libc::ptrace(libc::PTRACE_DETACH, self.pid(), none, none), 0);
+        }
+        0
+    }
+
+    pub(crate) fn vm(&self, call: libc::c_long) -> libc::c_long {
+        let mut byte = 0_u8;
+        let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        // Nothing is there; that is found out after it was asked for.
+        let remote = libc::iovec { iov_base: ptr::null_mut(), iov_len: 1 };
+        let (pid, count, flags) =
+            (libc::c_long::from(self.pid()), 1 as libc::c_ulong, 0 as libc::c_ulong);
+        // The last one is passed on the stack, where half of an int's place is whatever was there, and the
+        // kernel refuses flags that it does not know.
+        // SAFETY: reads or writes one byte of ours at most.
+        unsafe {
+            libc::syscall(call, pid, &raw const local, count, &raw const remote, count, flags)
+        }
+    }
+
+    pub(crate) fn pidfd(&self) -> File {
+        // SAFETY: a plain system call; the descriptor is ours alone.
+        unsafe { File::from_raw_fd(libc::syscall(libc::SYS_pidfd_open, self.pid(), 0) as RawFd) }
+    }
+
+    pub(crate) fn get_fd(&self, pidfd: &File) -> libc::c_long {
+        // SAFETY: a plain system call; what it gives is closed as this process ends.
+        unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), 1, 0) }
+    }
+
+    pub(crate) fn proc(&self, file: &str) -> String {
+        format!("/proc/{}/{file}", self.pid())
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Maps memory and gives it back.
+pub(crate) fn mapped(protection: i32, flags: i32, file: i32) -> i32 {
+    // SAFETY: a new mapping at an address of the kernel's choice replaces nothing, and goes at once.
+    unsafe {
+        let start = libc::mmap(ptr::null_mut(), LENGTH, protection, flags, file, 0);
+        if start == libc::MAP_FAILED {
+            return errno(-1);
+        }
+        libc::munmap(start, LENGTH);
+    }
+    0
+}
+
+/// Maps memory with one protection, changes it to another, and gives it back.
+pub(crate) fn changed(before: i32, after: i32, flags: i32, file: i32) -> i32 {
+    changed_by(libc::SYS_mprotect, before, after, flags, file)
+}
+
+/// The same by another call.
+pub(crate) fn changed_by(
+    call: libc::c_long,
+    before: i32,
+    after: i32,
+    flags: i32,
+    file: i32,
+) -> i32 {
+    // SAFETY: as above; nobody looks into it.
+    unsafe {
+        let start = libc::mmap(ptr::null_mut(), LENGTH, before, flags, file, 0);
+        assert_ne!(start, libc::MAP_FAILED);
+        // With no key.
+        let changed = errno(libc::syscall(call, start, LENGTH, after, -1));
+        libc::munmap(start, LENGTH);
+        changed
+    }
+}
