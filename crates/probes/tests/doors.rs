@@ -16,6 +16,7 @@ use std::ptr;
 use clients::deeds::{LENGTH, Subject};
 use clients::listener::{EXEC, Listener, Memory, READ, some_file};
 use clients::{Programs, run};
+use io_uring::{IoUring, opcode, types};
 use probes::events::EventType;
 
 const MEMFD: u64 = 1;
@@ -123,49 +124,13 @@ fn a_program_without_a_name_is_fileless_by_execveat_and_a_script_is_not() {
 
 /// Opens a file by io_uring, without a call of the open family. Gives what came of it.
 fn open_by_io_uring(path: &str) -> i32 {
-    const PARAMETERS: usize = 120;
-    const OPENAT: u8 = 18;
-    const GETEVENTS: u32 = 1;
-    const SQES: libc::off_t = 0x1000_0000;
     let path = CString::new(path).unwrap();
-    // include/uapi/linux/io_uring.h: struct io_uring_params, with sq_off at 40 and cq_off at 80.
-    let mut parameters = [0_u32; PARAMETERS / 4];
-    // SAFETY: the structures of the interface, which the kernel has made: a ring with one entry, of
-    // which nobody else knows; all offsets are those that it gave.
-    unsafe {
-        let made = libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr());
-        assert!(made >= 0, "{}", std::io::Error::last_os_error());
-        let ring = OwnedFd::from_raw_fd(made as RawFd);
-        let map = |offset: libc::off_t| {
-            let protection = libc::PROT_READ | libc::PROT_WRITE;
-            let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
-            let start = libc::mmap(ptr::null_mut(), 4096, protection, flags, made as RawFd, offset);
-            assert_ne!(start, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
-            start.cast::<u8>()
-        };
-        // IORING_FEAT_SINGLE_MMAP: both rings are in one mapping.
-        assert_eq!(parameters[5] & 1, 1);
-        let (rings, entries) = (map(0), map(SQES));
-        let word = |offset: u32| rings.add(offset as usize).cast::<u32>();
-        let [tail, array] = [parameters[11], parameters[16]];
-        let [completed, cqes] = [parameters[21], parameters[25]];
-        // struct io_uring_sqe: opcode, fd at 4, addr at 16, open_flags at 28.
-        entries.write(OPENAT);
-        entries.add(4).cast::<i32>().write(libc::AT_FDCWD);
-        entries.add(16).cast::<u64>().write(path.as_ptr() as u64);
-        entries.add(28).cast::<u32>().write(libc::O_RDONLY as u32);
-        word(array).write_volatile(0);
-        word(tail).write_volatile(1);
-        let ran = libc::syscall(libc::SYS_io_uring_enter, made, 1, 1, GETEVENTS, 0, 0);
-        assert_eq!(ran, 1, "{}", std::io::Error::last_os_error());
-        assert_eq!(word(completed).read_volatile(), 1);
-        // struct io_uring_cqe: user_data, res at 8.
-        let result = rings.add(cqes as usize + 8).cast::<i32>().read_volatile();
-        libc::munmap(rings.cast(), 4096);
-        libc::munmap(entries.cast(), 4096);
-        drop(ring);
-        result
-    }
+    let mut ring = IoUring::new(1).unwrap();
+    let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).build();
+    // SAFETY: the path lives until the entry is completed, which is waited for.
+    unsafe { ring.submission().push(&entry).unwrap() };
+    ring.submit_and_wait(1).unwrap();
+    ring.completion().next().unwrap().result()
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
             _ => {}
         }
         let about = match event.record.event() {
+            Event::ProcessExec(exec) => exec.path().escape_ascii().to_string(),
+            Event::ImageMap(map) => map.path().escape_ascii().to_string(),
             Event::ModuleLoad(load) => load.path().escape_ascii().to_string(),
             Event::KexecLoad(load) => load.path().escape_ascii().to_string(),
             Event::BpfLoad(load) => {

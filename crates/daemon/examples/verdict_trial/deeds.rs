@@ -4,11 +4,21 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
+use std::ptr;
+
+use anyhow::Context;
+use io_uring::{IoUring, opcode, types};
 
 /// What a call came to: the errno, or nothing.
 pub(crate) type Came = Result<(), i32>;
+
+/// What is executed, and what is mapped executable.
+pub(crate) const PROGRAM: &str = "/tried/busybox-unknown";
+pub(crate) const IMAGE: &str = "/tried/image";
 
 /// Where files are watched, and where not. The first is named by the grants.
 pub(crate) const WATCHED: &str = "/tried/watched";
@@ -21,6 +31,10 @@ const KEXEC_FILE_NO_INITRAMFS: libc::c_ulong = 4;
 /// One kind of deed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deed {
+    /// execve(2)
+    Execute,
+    /// mmap(2), executable, of a file
+    Map,
     /// finit_module(2)
     ModuleFromFile,
     /// init_module(2)
@@ -34,6 +48,8 @@ pub(crate) enum Deed {
     /// open(2) for reading and for writing, of a watched file.
     Read,
     Write,
+    /// The same by io_uring.
+    ReadByRing,
     /// The same through a second mount of the watched directory.
     ReadElsewhere,
     /// Of a file that is not watched.
@@ -44,6 +60,8 @@ impl Deed {
     /// The door that it goes through.
     pub(crate) fn door(self) -> &'static str {
         match self {
+            Self::Execute => "execve",
+            Self::Map => "mmap",
             Self::ModuleFromFile => "finit_module",
             Self::ModuleFromMemory => "init_module",
             Self::Program => "bpf, BPF_PROG_LOAD",
@@ -51,6 +69,7 @@ impl Deed {
             Self::KernelFromMemory => "kexec_load",
             Self::Read | Self::ReadFree => "open for reading",
             Self::Write => "open for writing",
+            Self::ReadByRing => "open for reading, by io_uring",
             Self::ReadElsewhere => "open through another mount of the directory",
         }
     }
@@ -74,11 +93,49 @@ fn opened(path: &str, write: bool) -> Came {
     opened.map(|_| ()).map_err(|error| error.raw_os_error().unwrap_or(0))
 }
 
+/// Opens a file for reading with no call of the open family.
+fn opened_by_ring(path: &str) -> anyhow::Result<Came> {
+    let path = CString::new(path)?;
+    let mut ring = IoUring::new(1)?;
+    let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).build();
+    // SAFETY: the path lives until the entry is completed, which is waited for.
+    unsafe { ring.submission().push(&entry)? };
+    ring.submit_and_wait(1)?;
+    let done = ring.completion().next().context("nothing was completed")?.result();
+    if done < 0 {
+        return Ok(Err(-done));
+    }
+    // SAFETY: a descriptor that was just made for us.
+    drop(unsafe { OwnedFd::from_raw_fd(done) });
+    Ok(Ok(()))
+}
+
+/// Maps a file executable, and gives the mapping back.
+fn map(file: &File) -> Came {
+    const LENGTH: usize = 4096;
+    // SAFETY: a new mapping at an address of the kernel's choice replaces nothing, and goes at once.
+    unsafe {
+        let protection = libc::PROT_READ | libc::PROT_EXEC;
+        let file = file.as_raw_fd();
+        let start = libc::mmap(ptr::null_mut(), LENGTH, protection, libc::MAP_PRIVATE, file, 0);
+        if start == libc::MAP_FAILED {
+            return came(-1);
+        }
+        libc::munmap(start, LENGTH);
+    }
+    Ok(())
+}
+
 impl Deeds {
     /// Does it, and undoes what was done.
     pub(crate) fn attempt(&self, deed: Deed) -> anyhow::Result<Came> {
         let parameters = CString::default();
         Ok(match deed {
+            Deed::Execute => {
+                let ran = Command::new(PROGRAM).arg0("busybox").arg("true").status();
+                ran.map(|_| ()).map_err(|error| error.raw_os_error().unwrap_or(0))
+            }
+            Deed::Map => map(&File::open(IMAGE)?),
             Deed::ModuleFromFile => {
                 let file = File::open(&self.module)?;
                 // SAFETY: an open file and a text that ends with a zero.
@@ -128,6 +185,7 @@ impl Deeds {
             }
             Deed::Read => opened(&format!("{WATCHED}/below/secret"), false),
             Deed::Write => opened(&format!("{WATCHED}/below/secret"), true),
+            Deed::ReadByRing => opened_by_ring(&format!("{WATCHED}/below/secret"))?,
             Deed::ReadElsewhere => opened("/tried/elsewhere/secret", false),
             Deed::ReadFree => opened(&format!("{FREE}/other"), false),
         })

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 
 use crate::client_process::Client;
-use crate::deeds::{Came, Deed, Deeds, FREE, WATCHED};
+use crate::deeds::{Came, Deed, Deeds, FREE, IMAGE, PROGRAM, WATCHED};
 
 /// What tasks get that are denied because nobody answered.
 const EPERM: i32 = libc::EPERM;
@@ -47,11 +47,14 @@ pub(crate) fn run(module: &str, kernel: &str) -> anyhow::Result<()> {
     let deeds = Deeds { module: module.to_owned(), kernel: kernel.to_owned() };
     let secret = format!("{WATCHED}/below/secret");
     let all = [
+        ("process_exec", Deed::Execute, PROGRAM.to_owned()),
+        ("image_map", Deed::Map, IMAGE.to_owned()),
         ("module_load", Deed::ModuleFromFile, module.to_owned()),
         ("bpf_load", Deed::Program, "trial 2".to_owned()),
         ("kexec_load", Deed::KernelFromFile, kernel.to_owned()),
         ("file_open", Deed::Read, format!("{secret} 1")),
         ("file_open", Deed::Write, format!("{secret} 2")),
+        ("file_open", Deed::ReadByRing, format!("{secret} 1")),
     ];
     let mut held = 0;
     for (event, deed, about) in all {

@@ -5,8 +5,8 @@
 //! where there is none (before 6.12) about what lies in a directory that the daemon was given. Then it
 //! dies, and then the daemon: each time all goes on as the grant says.
 //!
-//! Where there is a gate, crates/daemon/examples/verdict_trial then tries what else can be asked about:
-//! modules, programs of BPF, kexec, files.
+//! Where there is a gate, crates/daemon/examples/verdict_trial then tries all that can be asked about:
+//! programs, images, modules, programs of BPF, kexec, files.
 
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,9 @@ fn trial_grant(client: &str, altitude: u32, default: &str) -> String {
          watched = [\"/tried/watched\"]\n[identity]\nexecutable = \"{TRIAL}\"\nuser = \"nobody\"\n\
          [demotion]\nmisses = 100\n"
     );
-    for event in ["module_load", "bpf_load", "kexec_load", "file_open"] {
+    let events =
+        ["process_exec", "image_map", "module_load", "bpf_load", "kexec_load", "file_open"];
+    for event in events {
         text.push_str(&format!(
             "[events.{event}]\nclasses = [\"ask\"]\ndeadline_ms = 10000\n[events.{event}.failure]\n\
              deadline_missed = \"{default}\"\nqueue_full = \"{default}\"\n\
@@ -81,7 +83,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let vm = cell.boot(&boot)?;
     vm.shell(
         "mkdir -p /tried && cp /bin/busybox /tried/busybox-known && \
-         cp /bin/busybox /tried/busybox-unknown",
+         cp /bin/busybox /tried/busybox-unknown && cp /bin/busybox /tried/image",
     )?;
     let trial = [("strict", 410_000, "deny"), ("lax", 420_000, "allow")];
     let trial =
