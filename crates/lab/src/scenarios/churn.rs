@@ -76,7 +76,7 @@ fn least(kind: &str, length: Length) -> u64 {
     length.rounds.div_ceil(match kind {
         "modules" => 1,
         "livepatch" => 40,
-        _ => 10,
+        _ => 20,
     })
 }
 

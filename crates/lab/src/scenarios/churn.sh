@@ -44,7 +44,7 @@ nth() {
 # Rests, while the kernel stays as it was changed, for `factor` times the processor time that the change took:
 # whoever watches looks at it meanwhile, and all kinds together leave him some of the processor. `least`
 # hundredths of a second at least, not always the same, and in steps, so that the end comes soon.
-factor=5
+factor=10
 least=400
 several=1
 rest() {
