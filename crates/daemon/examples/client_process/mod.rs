@@ -2,11 +2,13 @@
 //! A client that is a process of its own: who is asked is never asked about its own children.
 #![allow(dead_code, reason = "each example uses a part")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const NOBODY: u32 = 65534;
 
@@ -68,4 +70,18 @@ impl Drop for Client {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// In a client: a line for who started it.
+pub(crate) fn say(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+/// In a client: whether it is to end.
+pub(crate) fn is_over() -> anyhow::Result<bool> {
+    let stdin = std::io::stdin();
+    let mut input = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN)];
+    Ok(poll(&mut input, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0)
 }

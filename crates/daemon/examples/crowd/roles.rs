@@ -2,15 +2,15 @@
 //! What a client does. Each says `ready`, and ends with its input.
 
 use std::io::Write;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sdk::abi::{Class, Event, EventType, Record};
 use sdk::{SessionOptions, Subscription, Verdict};
 
+use crate::client_process::{is_over, say};
 use crate::host::{LIMIT, PROGRAM};
 
 const EXEC: EventType = EventType::ProcessExec;
@@ -29,19 +29,6 @@ pub(crate) fn run(role: &str, client: &str) -> anyhow::Result<()> {
         "hostile" => be_hostile(client),
         other => anyhow::bail!("no role {other}"),
     }
-}
-
-fn say(line: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    Ok(out.flush()?)
-}
-
-/// Whether the input has ended.
-fn is_over() -> anyhow::Result<bool> {
-    let stdin = std::io::stdin();
-    let mut input = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN)];
-    Ok(poll(&mut input, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0)
 }
 
 /// Who executed the program, if that is what a record tells of.

@@ -3,14 +3,13 @@
 //! `decide CLIENT EVENT allow | deny ERRNO | never [DEADLINE_MS]`. It says `ready`, and then a line
 //! for each question: what it is about. It ends with its input.
 
-use std::io::Write;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::Context;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sdk::abi::{Class, Event, EventType};
 use sdk::{SessionOptions, Subscription, Verdict};
+
+use crate::client_process::{is_over, say};
 
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     let [client, event, policy, number, rest @ ..] = arguments else {
@@ -24,12 +23,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     let mut session = SessionOptions::new(client).open()?;
     session.subscribe(&[Subscription { deadline, ..Subscription::new(event, [Class::Ask]) }])?;
     say("ready")?;
-    let stdin = std::io::stdin();
-    loop {
-        let mut input = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN)];
-        if poll(&mut input, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0 {
-            return Ok(());
-        }
+    while !is_over()? {
         let mut events = session.events();
         let Some(event) = events.next(Some(Duration::from_millis(50)))? else { continue };
         if !event.record.is_ask() {
@@ -55,10 +49,5 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
         };
         say(&about)?;
     }
-}
-
-fn say(line: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    Ok(out.flush()?)
+    Ok(())
 }
