@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! figures observers            with 0, 1, 8 and 26 clients that are told of it
+//! figures ruled                with few rules, and with 10,000 and a collection of a million digests
 //! figures asked                with 1 and 8 clients that are asked, and with their answers known
 //! figures decide CLIENT KEEP   a client that allows all, as itself or (keep) for good
 //! ```
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use probes::events::{EventType, Hooks};
+use rules::{Algorithm, Collection, RuleSet};
 use sdk::abi::Class;
 use sdk::{SessionOptions, Subscription, Verdict};
 
@@ -48,9 +50,10 @@ fn main() -> anyhow::Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["observers"] => observers(),
+        ["ruled"] => ruled(),
         ["asked"] => asked(),
         ["decide", client, keep] => decide(client, *keep == "keep"),
-        other => bail!("{other:?} is none of observers, asked, decide CLIENT KEEP"),
+        other => bail!("{other:?} is none of observers, ruled, asked, decide CLIENT KEEP"),
     }
 }
 
@@ -112,6 +115,52 @@ fn observers() -> anyhow::Result<()> {
             base = cost;
         }
         say(&format!("{count} observers"), cost, base);
+    }
+    Ok(())
+}
+
+/// Rules that let the program pass, each for another path but for one, which asks for a collection.
+fn rules(count: u32) -> anyhow::Result<RuleSet> {
+    let mut text = format!(
+        "[[rule]]\nid = {count}\nevent = \"process_exec\"\naction = \"deny\"\n\
+         file.digest_in = \"bad\"\n"
+    );
+    for id in 1..count {
+        text.push_str(&format!(
+            "[[rule]]\nid = {id}\nevent = \"process_exec\"\naction = \"deny\"\n\
+             file.path = \"/nowhere/{id}\"\n"
+        ));
+    }
+    Ok(RuleSet::from_toml(&text)?)
+}
+
+/// So many digests, which are those of no file.
+fn digests(count: u64) -> anyhow::Result<Collection> {
+    let digest = |number: u64| {
+        let mut digest = [0; 32];
+        for (word, factor) in digest.chunks_exact_mut(8).zip([3, 5, 7, 11_u64]) {
+            let spread = number.wrapping_add(factor).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            word.copy_from_slice(&spread.to_le_bytes());
+        }
+        digest
+    };
+    Ok(Collection::new(Algorithm::Sha256, (0..count).map(digest).collect())?)
+}
+
+fn ruled() -> anyhow::Result<()> {
+    begin()?;
+    let mut hooks = Hooks::load_for(EventType::PROCESS_EXEC.bit())?;
+    let base = one(|| Ok(()))?;
+    say("no rules", base, base);
+    for (count, collected, what) in
+        [(10, 10, "10 rules, 10 digests"), (10_000, 1_000_000, "10,000 rules, a million digests")]
+    {
+        let (set, collection) = (rules(count)?, digests(collected)?);
+        hooks.set_collection(0, "bad", &collection)?;
+        hooks.install_rules(0, &set)?;
+        say(what, one(|| Ok(()))?, base);
+        let matched: u64 = hooks.rule_counts(0)?.iter().map(|of| of.matches).sum();
+        ensure!(matched == 0, "{what}: {matched} rules matched");
     }
     Ok(())
 }

@@ -105,16 +105,23 @@ impl Kept {
         or_not_there(fs::remove_dir_all(self.directory.join(client)))
     }
 
-    /// What a client had; nothing if it had no rules.
+    /// What a client had, if it had anything.
     pub fn read(&self, client: &str) -> anyhow::Result<Option<Saved>> {
         let directory = self.directory.join(client);
+        if !directory.exists() {
+            return Ok(None);
+        }
         let path = directory.join(RULES);
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => read.with_context(|| path.display().to_string())?,
-        };
         let wrong = || format!("{} is not what was written there", path.display());
-        let Rules { text, dry_run } = serde_json::from_slice(&bytes).with_context(wrong)?;
+        let bytes = match fs::read(&path) {
+            // There are collections only.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            read => Some(read.with_context(|| path.display().to_string())?),
+        };
+        let Rules { text, dry_run } = match &bytes {
+            Some(bytes) => serde_json::from_slice(bytes).with_context(wrong)?,
+            None => Rules { text: "".into(), dry_run: false },
+        };
         let mut set = RuleSet::from_toml(&text).with_context(wrong)?;
         if dry_run {
             set.rules.iter_mut().for_each(|rule| rule.dry_run = true);
@@ -187,7 +194,7 @@ mod tests {
     use super::*;
 
     const CLIENT: &str = "org.example.test";
-    const RULE: &str = "[[rule]]\nid = 1\nevents = [\"process_exec\"]\naction = \"deny\"\n";
+    const RULE: &str = "[[rule]]\nid = 1\nevent = \"process_exec\"\naction = \"deny\"\n";
 
     fn collection(algorithm: Algorithm, bytes: &[u8]) -> Collection {
         Collection::new(algorithm, bytes.iter().map(|byte| [*byte; 32]).collect()).unwrap()
@@ -198,9 +205,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let kept = Kept::open(directory.path()).unwrap();
         assert!(kept.read(CLIENT).unwrap().is_none());
-        kept.save_rules(CLIENT, RULE, true).unwrap();
         let known = collection(Algorithm::Sha256, &[3, 1, 2]);
         kept.save_collection(CLIENT, "known", &known).unwrap();
+        // What rules ask for is there before them.
+        let before = kept.read(CLIENT).unwrap().unwrap();
+        assert!(before.text.is_empty() && before.collections.len() == 1);
+        kept.save_rules(CLIENT, RULE, true).unwrap();
         kept.save_collection(CLIENT, "changes", &known).unwrap();
         let other = collection(Algorithm::Sha512Truncated, &[7]);
         kept.save_collection(CLIENT, "changes", &other).unwrap();

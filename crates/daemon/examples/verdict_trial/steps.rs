@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is tried, step by step.
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use serde_json::Value;
 
 use crate::client_process::Client;
 use crate::deeds::{Came, Deed, Deeds, FREE, IMAGE, PROGRAM, WATCHED};
@@ -120,13 +123,33 @@ fn late(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How many questions to a client the daemon knows of.
+fn questions(client: &str) -> anyhow::Result<u64> {
+    let mut daemon = BufReader::new(UnixStream::connect(sdk::SOCKET)?);
+    daemon.get_mut().write_all(b"{\"method\":\"io.ringfence.Control.GetClients\"}\0")?;
+    let mut reply = Vec::new();
+    daemon.read_until(0, &mut reply)?;
+    reply.pop();
+    let reply: Value = serde_json::from_slice(&reply)?;
+    let name = format!("org.example.{client}");
+    let clients = reply["parameters"]["clients"].as_array().context("no clients")?;
+    let ours = clients.iter().find(|one| one["client"] == name.as_str());
+    ours.and_then(|one| one["questions"]["asked"].as_u64()).context("it is not connected")
+}
+
 fn dead(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
     for client in ["strict", "lax"] {
         let mut asked = decider(client, tried.event, &["never", "0"])?;
+        let before = questions(client)?;
         let start = Instant::now();
         let came = std::thread::scope(|scope| {
             let doer = scope.spawn(|| deeds.attempt(tried.deed));
             asked.line()?;
+            // The kernel writes the record before it asks the daemon, to whom one that dies in between is one
+            // that is not connected.
+            while questions(client)? == before {
+                ensure!(start.elapsed() < LONG, "{client}: the daemon knows of no question");
+            }
             asked.kill()?;
             doer.join().map_err(|_| anyhow::anyhow!("the doer panicked"))?
         })?;

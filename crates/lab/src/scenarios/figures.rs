@@ -18,7 +18,7 @@ pub(crate) const NAME: &str = "figures";
 /// See the module.
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: NAME,
-    about: "prints what an exec costs with observers and with askers, in instructions",
+    about: "prints what an exec costs with observers, rules and askers, in instructions",
     // Instructions are counted, so one kernel is enough to compare.
     kernels: |kernel| kernel.name == "6.12-cloud-amd64",
     core: |_| false,
@@ -49,6 +49,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let vm = cell.boot(&boot.counted())?;
     grants::install(&vm, (0..ASKERS).map(|number| (format!("asker{number}"), grant(number))))?;
     let mut text = measure(cell, &vm, "observers")?;
+    text.push_str(&measure(cell, &vm, "ruled")?);
     let daemon = vm.start(&["ringfenced"], LIMIT * 2)?;
     let wait = "i=0; until [ -S /run/ringfence/control ]; do i=$((i+1)); [ $i -lt 600 ] || exit 1; \
                 sleep 0.1; done";
@@ -63,6 +64,8 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
         let cost = line.split(' ').next().context("no number")?;
         Ok(cost.parse()?)
     };
+    let (few, many) = (added("10 rules, 10 digests")?, added("10,000 rules, a million digests")?);
+    ensure!(many < few + few / 50, "many rules cost {many}, and few {few}");
     let (one, eight) = (added("1 asker")?, added("8 askers")?);
     ensure!(eight < 2 * one, "8 askers cost {eight}, and 1 costs {one}");
     Ok(Outcome::passed(text.trim().replace('\n', "; ")))
