@@ -69,12 +69,11 @@ impl Pins {
         Ok(Self { own, older: numbered.into_iter().map(|(_, path)| path).collect() })
     }
 
-    /// Has a program stay attached, or end with this process, as `stays` says.
-    pub(crate) fn set(&self, link: &mut Link, name: &str, stays: bool) -> Result<(), ProbeError> {
-        match (link.pin_path().is_some(), stays) {
-            (false, true) => object::with_libbpf(WHAT, || link.pin(self.own.join(name))),
-            (true, false) => object::with_libbpf(WHAT, || link.unpin()),
-            (false, false) | (true, true) => Ok(()),
+    /// Has a program stay attached when this process ends.
+    pub(crate) fn keep(&self, link: &mut Link, name: &str) -> Result<(), ProbeError> {
+        match link.pin_path() {
+            Some(_) => Ok(()),
+            None => object::with_libbpf(WHAT, || link.pin(self.own.join(name))),
         }
     }
 
@@ -91,6 +90,14 @@ impl Pins {
             fs::remove_dir(&directory).map_err(failed)?;
         }
         Ok(())
+    }
+}
+
+/// Has a program end with this process, or with its link, whether it was to stay or not.
+pub(crate) fn let_go(link: &mut Link) -> Result<(), ProbeError> {
+    match link.pin_path() {
+        Some(_) => object::with_libbpf(WHAT, || link.unpin()),
+        None => Ok(()),
     }
 }
 

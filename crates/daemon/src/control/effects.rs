@@ -42,10 +42,7 @@ impl<K: Kernel> Control<K> {
             Effect::Tell { slot, notice } => self.tell(slot, notice),
             Effect::Ended { slot } => self.end(slot),
             Effect::Release { slot } => {
-                if let Some(installed) = self.installed.remove(&slot) {
-                    self.save(installed.client(), |kept| kept.forget(installed.client()));
-                }
-                let removed = self.kernel.remove_rules(slot);
+                let removed = self.remove_rules(slot);
                 self.end(slot).and(removed)
             }
             Effect::Disconnect { slot } => {

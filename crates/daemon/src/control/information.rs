@@ -213,13 +213,11 @@ impl<K: Kernel> Control<K> {
         if caller.peer.is_root() {
             let wrong = self.grant_errors.iter().map(ToString::to_string);
             problems.extend(wrong.map(|reason| Problem { area: "grants", reason }));
+            let kept = self.kept_problems.iter().cloned();
+            problems.extend(kept.map(|reason| Problem { area: "rules", reason }));
         } else if !self.grant_errors.is_empty() {
             let reason = format!("{} errors; root is told which", self.grant_errors.len());
             problems.push(Problem { area: "grants", reason });
-        }
-        if caller.peer.is_root() {
-            let kept = self.kept_problems.iter().cloned();
-            problems.extend(kept.map(|reason| Problem { area: "rules", reason }));
         }
         reply(&Status {
             uptime: super::types::nanoseconds(clock::now().since(self.started)),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Rules outlive this process: what clients install is kept, and installed again by the next one.
 
+use std::io;
 use std::path::Path;
 
 use broker::slot::Slot;
@@ -64,10 +65,16 @@ impl<K: Kernel> Control<K> {
         Ok(rules)
     }
 
-    /// Does something to what is kept, if anything is. That it fails is no failure of the client's call: its
-    /// rules are installed.
-    pub(super) fn save(&mut self, client: &str, save: impl FnOnce(&Kept) -> std::io::Result<()>) {
-        if let Some(Err(error)) = self.kept.as_ref().map(save) {
+    /// Has what is kept, if anything is, follow what the client of the slot has installed. That it fails is no
+    /// failure of the client's call: its rules are installed.
+    pub(super) fn save(
+        &mut self,
+        slot: Slot,
+        save: impl FnOnce(&Kept, &Installed) -> io::Result<()>,
+    ) {
+        let (Some(kept), Some(of)) = (&self.kept, self.installed.get(&slot)) else { return };
+        if let Err(error) = save(kept, of) {
+            let client = of.client();
             self.not_kept(format!("{client}: its rules will not outlive ringfenced: {error}"));
         }
     }

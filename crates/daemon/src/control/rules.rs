@@ -157,9 +157,9 @@ impl<K: Kernel> Control<K> {
         self.kernel.install_rules(slot, &set).map_err(refused)?;
         let count = set.rules.len();
         let installed = self.installed(slot);
-        (installed.text, installed.set) = (text.clone(), set);
-        let client = installed.client.clone();
-        self.save(&client, |kept| kept.save_rules(&client, &text, dry_run == Some(true)));
+        (installed.text, installed.set) = (text, set);
+        let dry_run = dry_run == Some(true);
+        self.save(slot, |kept, of| kept.save_rules(&of.client, &of.text, dry_run));
         reply(&Count { rules: count })
     }
 
@@ -267,10 +267,8 @@ impl<K: Kernel> Control<K> {
         let collection = Collection::new(algorithm, all).map_err(wrong)?;
         self.kernel.set_collection(slot, &name, &collection).map_err(refused)?;
         let digests = collection.count();
-        let installed = self.installed(slot);
-        installed.collections.insert(name.clone(), digests);
-        let client = installed.client.clone();
-        self.save(&client, |kept| kept.save_collection(&client, &name, &collection));
+        self.installed(slot).collections.insert(name.clone(), digests);
+        self.save(slot, |kept, of| kept.save_collection(&of.client, &name, &collection));
         reply(&DigestCount { digests })
     }
 
@@ -282,10 +280,8 @@ impl<K: Kernel> Control<K> {
         let slot = self.sessions.of(caller.connection)?.slot;
         let Named { name } = parameters(call)?;
         self.kernel.remove_collection(slot, &name).map_err(refused)?;
-        let installed = self.installed(slot);
-        installed.collections.remove(&name);
-        let client = installed.client.clone();
-        self.save(&client, |kept| kept.drop_collection(&client, &name));
+        self.installed(slot).collections.remove(&name);
+        self.save(slot, |kept, of| kept.drop_collection(&of.client, &name));
         reply(&Done {})
     }
 
@@ -336,12 +332,17 @@ impl<K: Kernel> Control<K> {
             })
             .collect();
         for (slot, reason) in wrong {
-            let Some(installed) = self.installed.remove(&slot) else { continue };
+            let Some(installed) = self.installed.get(&slot) else { continue };
             log::note(&format_args!("{}: its rules are taken away: {reason}", installed.client));
-            self.kernel.remove_rules(slot).unwrap_or_else(|error| log::error(&error));
-            let client = installed.client;
-            self.save(&client, |kept| kept.forget(&client));
+            self.remove_rules(slot).unwrap_or_else(|error| log::error(&error));
         }
+    }
+
+    /// Takes all that the client of the slot has installed away, here and in the kernel, and what is kept of it.
+    pub(super) fn remove_rules(&mut self, slot: Slot) -> Result<(), KernelError> {
+        self.save(slot, |kept, of| kept.forget(&of.client));
+        self.installed.remove(&slot);
+        self.kernel.remove_rules(slot)
     }
 }
 

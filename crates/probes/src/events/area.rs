@@ -15,7 +15,7 @@ use crate::error::ProbeError;
 use crate::features::lsm_programs_are_called;
 use crate::kernel_types;
 use crate::object::{self, Kind, Own};
-use crate::pins::Pins;
+use crate::pins::{self, Pins};
 use crate::privilege;
 use crate::rules::Rules;
 
@@ -322,8 +322,8 @@ impl Objects {
     }
 
     /// Attaches the programs that tell of the types in `told`, that decide rules for the types in
-    /// `ruled` and that ask about the types in `asked`; detaches all others. With `pins` those that decide
-    /// rules stay as this process ends.
+    /// `ruled` and that ask about the types in `asked`; detaches all others. With `pins` those that can deny
+    /// by rules stay attached when this process ends.
     ///
     /// What rules deny is not to be asked about. Of the programs on a hook the one that was attached
     /// last goes first, and none goes after one that denied (kernel/bpf/trampoline.c,
@@ -348,35 +348,33 @@ impl Objects {
                 .iter()
                 .any(|kind| kind.bit() & (told | ruled) != 0 && by(kind) == Some(hook.mechanism)),
         };
+        // Who only tells has nobody to tell when this process has ended, and who asks nobody to ask.
+        let stays = |hook: &Hook| {
+            matches!(hook.mechanism, Mechanism::Rule | Mechanism::Lsm)
+                && hook.types.iter().any(|kind| kind.bit() & ruled != 0)
+        };
         let wanted: Vec<bool> = self.programs.iter().map(|program| wanted(program.hook)).collect();
         for asking in [true, false] {
             for (program, wanted) in self.programs.iter_mut().zip(&wanted) {
-                let State::Loaded { object, link } = &mut program.state else { continue };
-                if (program.hook.mechanism == Mechanism::Gate) != asking {
+                let (hook, State::Loaded { object, link }) = (program.hook, &mut program.state)
+                else {
+                    continue;
+                };
+                if (hook.mechanism == Mechanism::Gate) != asking {
                     continue;
                 }
-                if !wanted {
-                    if let (Some((link, _)), Some(pins)) = (link.as_mut(), pins) {
-                        pins.set(link, program.hook.program, false)?;
-                    }
-                    *link = None;
-                } else if link.is_none() {
-                    *link = Some(attach(&self.loaded, *object, program.hook)?);
+                if *wanted && link.is_none() {
+                    *link = Some(attach(&self.loaded, *object, hook)?);
                 }
-            }
-        }
-        pins.map_or(Ok(()), |pins| self.pin(ruled, pins))
-    }
-
-    /// Has the programs that can deny by rules for these types stay attached when this process ends, and no
-    /// others: who only tells has nobody to tell then, and who asks nobody to ask.
-    fn pin(&mut self, ruled: u64, pins: &Pins) -> Result<(), ProbeError> {
-        for program in &mut self.programs {
-            let hook = program.hook;
-            let decides = matches!(hook.mechanism, Mechanism::Rule | Mechanism::Lsm)
-                && hook.types.iter().any(|kind| kind.bit() & ruled != 0);
-            if let State::Loaded { link: Some((link, _)), .. } = &mut program.state {
-                pins.set(link, hook.program, decides)?;
+                if let Some((link, _)) = link {
+                    match pins.filter(|_| stays(hook)) {
+                        Some(pins) => pins.keep(link, hook.program)?,
+                        None => pins::let_go(link)?,
+                    }
+                }
+                if !wanted {
+                    *link = None;
+                }
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use rules::model::ProcessKey;
 use crate::error::ProbeError;
 use crate::mapping::Mapping;
 use crate::object::{self, Kind, Own};
-use crate::pins::Pins;
+use crate::pins::{self, Pins};
 
 use super::error::RulesError;
 use super::handle;
@@ -129,15 +129,11 @@ impl Lineage {
             self.walk(marking)?;
             self.roots.remove(&key);
         }
-        if self.roots.is_empty()
-            && let Some((links, _own)) = self.inherit.take()
-        {
-            for mut link in links {
-                // A link whose file stays would go on marking.
-                if link.pin_path().is_some() {
-                    object::with_libbpf("detaching what marks descendants", || link.unpin())?;
-                }
-            }
+        if self.roots.is_empty() {
+            let mut links = self.inherit.iter_mut().flat_map(|(links, _)| links);
+            // One whose file stays would go on marking.
+            links.try_for_each(pins::let_go)?;
+            self.inherit = None;
         }
         Ok(())
     }
@@ -145,7 +141,7 @@ impl Lineage {
     /// Has what marks new tasks stay attached when this process ends.
     pub(super) fn pin(&mut self, pins: &Pins) -> Result<(), ProbeError> {
         let links = self.inherit.iter_mut().flat_map(|(links, _)| links);
-        links.zip(INHERIT).try_for_each(|(link, name)| pins.set(link, name, true))
+        links.zip(INHERIT).try_for_each(|(link, name)| pins.keep(link, name))
     }
 
     /// Goes through all tasks.
