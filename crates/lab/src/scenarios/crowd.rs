@@ -5,9 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
-
-use super::grants;
+use super::{grants, trial};
 use crate::scenario::{Cell, Outcome, Scenario};
 use crate::vm::Boot;
 
@@ -42,13 +40,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
         .file(programs.other("crowd")?, CROWD);
     let vm = cell.boot(&boot)?;
     grants::install(&vm, (0..CLIENTS).map(|number| (format!("crowd{number}"), grant(number))))?;
-    let ran = vm.try_run_within(&[CROWD, "together"], LIMIT)?;
-    cell.keep("together.out", &ran.out)?;
-    cell.keep("together.err", &ran.err)?;
-    let (text, errors) = (ran.text(), ran.errors());
-    ensure!(ran.code == 0, "exit code {}: {}\n{text}", ran.code, errors.trim());
-    let held = text.lines().filter(|line| line.starts_with("ok: ")).count();
-    ensure!(held > 0, "nothing was tried");
+    let held = trial::held(&trial::run(cell, &vm, "together", &[CROWD, "together"], LIMIT)?)?;
     vm.power_off();
     Ok(Outcome::passed(format!("{held} things hold")))
 }

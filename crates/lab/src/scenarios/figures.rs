@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use super::grants;
+use super::{grants, trial};
 use crate::scenario::{Cell, Outcome, Scenario};
-use crate::vm::{Boot, Vm};
+use crate::vm::Boot;
 
 pub(crate) const NAME: &str = "figures";
 
@@ -48,13 +48,14 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
         .file(programs.other("figures")?, FIGURES);
     let vm = cell.boot(&boot.counted())?;
     grants::install(&vm, (0..ASKERS).map(|number| (format!("asker{number}"), grant(number))))?;
-    let mut text = measure(cell, &vm, "observers")?;
-    text.push_str(&measure(cell, &vm, "ruled")?);
+    let measure = |part| trial::run(cell, &vm, part, &[FIGURES, part], LIMIT);
+    let mut text = measure("observers")?;
+    text.push_str(&measure("ruled")?);
     let daemon = vm.start(&["ringfenced"], LIMIT * 2)?;
     let wait = "i=0; until [ -S /run/ringfence/control ]; do i=$((i+1)); [ $i -lt 600 ] || exit 1; \
                 sleep 0.1; done";
     vm.shell(wait)?;
-    text.push_str(&measure(cell, &vm, "asked")?);
+    text.push_str(&measure("asked")?);
     drop(daemon);
     vm.power_off();
     cell.keep("figures.txt", text.as_bytes())?;
@@ -69,14 +70,4 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let (one, eight) = (added("1 asker")?, added("8 askers")?);
     ensure!(eight < 2 * one, "8 askers cost {eight}, and 1 costs {one}");
     Ok(Outcome::passed(text.trim().replace('\n', "; ")))
-}
-
-/// Runs a part, which must end well. Gives what it prints.
-fn measure(cell: &Cell<'_>, vm: &Vm, part: &str) -> anyhow::Result<String> {
-    let ran = vm.try_run_within(&[FIGURES, part], LIMIT)?;
-    cell.keep(&format!("{part}.out"), &ran.out)?;
-    cell.keep(&format!("{part}.err"), &ran.err)?;
-    let (text, errors) = (ran.text(), ran.errors());
-    ensure!(ran.code == 0, "{part}: exit code {}: {}\n{text}", ran.code, errors.trim());
-    Ok(text)
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
+use super::trial;
 use crate::kernels::Kernel;
 use crate::scenario::{Cell, Outcome, Scenario, expect_same};
-use crate::vm::{Boot, Vm};
+use crate::vm::Boot;
 
 /// See the module.
 pub(crate) const SCENARIO: Scenario = Scenario {
@@ -41,25 +42,9 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     }
     // What else the host has to do must not look like waiting.
     let vm = cell.boot(&boot.counted())?;
-    let text = try_out(cell, &vm, "")?;
-    let held = text.lines().filter(|line| line.starts_with("ok: ")).count();
-    let said = text.lines().find_map(|line| line.strip_suffix(" things hold"));
-    let said: usize = said.context("it does not say how many things hold")?.parse()?;
-    expect_same("things that hold", held, said)?;
-    let cost = try_out(cell, &vm, "cost")?;
+    let held = trial::held_as_said(&trial::run(cell, &vm, "trial", &[TRIAL], LIMIT)?)?;
+    let cost = trial::run(cell, &vm, "cost", &[TRIAL, "cost"], LIMIT)?;
     vm.power_off();
     let cost = cost.trim().strip_prefix("cost of a mapping, ns: ").context("no cost")?.to_owned();
     Ok(Outcome::passed(format!("{held} things hold; instructions: {cost}")))
-}
-
-/// Runs a part of the trial, which must end well. Gives what it prints.
-fn try_out(cell: &Cell<'_>, vm: &Vm, part: &str) -> anyhow::Result<String> {
-    let command: Vec<&str> = [TRIAL, part].into_iter().filter(|word| !word.is_empty()).collect();
-    let ran = vm.try_run_within(&command, LIMIT)?;
-    let name = if part.is_empty() { "trial" } else { part };
-    cell.keep(&format!("{name}.out"), &ran.out)?;
-    cell.keep(&format!("{name}.err"), &ran.err)?;
-    let (text, errors) = (ran.text(), ran.errors());
-    ensure!(ran.code == 0, "exit code {}: {}\n{text}", ran.code, errors.trim());
-    Ok(text)
 }

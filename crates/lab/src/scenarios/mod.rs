@@ -27,6 +27,7 @@ mod outside;
 mod ringfence_check;
 mod rules;
 mod rules_enforced;
+mod trial;
 mod verdicts;
 mod watch_churn;
 

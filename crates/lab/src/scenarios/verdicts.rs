@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use super::grants;
+use super::{grants, trial};
 use crate::kernels::Kernel;
 use crate::scenario::{Cell, Outcome, Scenario, expect_same};
 use crate::vm::{Boot, Vm};
@@ -155,16 +155,8 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
 /// Runs the trial. Gives how many things hold.
 fn try_out(cell: &Cell<'_>, vm: &Vm) -> anyhow::Result<usize> {
     let module = format!("/lab/modules/{MODULE}.ko");
-    let ran = vm.try_run_within(&[TRIAL, &module, &cell.kernel().vmlinuz_in_guest()], LIMIT * 3)?;
-    cell.keep("trial.out", &ran.out)?;
-    cell.keep("trial.err", &ran.err)?;
-    let (text, errors) = (ran.text(), ran.errors());
-    ensure!(ran.code == 0, "exit code {}: {}\n{text}", ran.code, errors.trim());
-    let held = text.lines().filter(|line| line.starts_with("ok: ")).count();
-    let said = text.lines().find_map(|line| line.strip_suffix(" things hold"));
-    let said: usize = said.context("it does not say how many things hold")?.parse()?;
-    expect_same("things that hold", held, said)?;
-    Ok(held)
+    let command = [TRIAL, &module, &cell.kernel().vmlinuz_in_guest()];
+    trial::held_as_said(&trial::run(cell, vm, "trial", &command, LIMIT * 3)?)
 }
 
 /// Executes one of the two programs, which are busybox by names that it knows itself by. Gives why it could not be.
