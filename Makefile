@@ -59,7 +59,9 @@ lab-programs: deps
 	$(CARGO) build --release --locked --workspace --bins --test rings
 
 .PHONY: lab
-lab: kernels attacks lab-programs ## Run all scenarios on all kernels (KERNEL=7.3 SCENARIO=boots for some).
+lab: deps-lab ## Run all scenarios on all kernels (KERNEL=7.3 SCENARIO=boots for some).
+	@# Kernels come while cargo builds; what the two say is mixed.
+	$(MAKE) --no-print-directory --jobs 2 attacks lab-programs
 	target/release/ringfence-lab scenarios \
 		$(addprefix --kernel ,$(KERNEL)) $(addprefix --scenario ,$(SCENARIO))
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Builds the objects of bpf/ and their skeletons into OUT_DIR.
 
-use std::env;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use libbpf_cargo::SkeletonBuilder;
+use libbpf_rs::btf::{Btf, BtfKind, BtfType, TypeId};
 
 /// One skeleton per area: `<area>.bpf.c` becomes `<area>.skel.rs`.
 const AREAS: [&str; 5] = ["features", "gate_trial", "kernel_reader", "module_events", "views"];
@@ -43,6 +45,10 @@ fn main() {
     for area in EVENTS.into_iter().chain(PLAIN).chain(RULES) {
         build(&sources, area, &output, |builder| builder.build());
     }
+    let objects = AREAS.into_iter().chain(EVENTS).chain(PLAIN).chain(RULES);
+    let names: BTreeSet<String> = objects.flat_map(|area| type_names(&output, area)).collect();
+    let names: Vec<String> = names.into_iter().collect();
+    fs::write(output.join("type_names.rs"), format!("&{names:?}")).expect("OUT_DIR is writable");
     // The folder as a whole: headers in lib/ are part of every object.
     println!("cargo:rerun-if-changed={}", sources.display());
     println!("cargo:rerun-if-changed={}", root.join("../../api/ringfence.h").display());
@@ -60,4 +66,18 @@ fn build<E: std::fmt::Display>(
     if let Err(error) = make(&mut builder) {
         panic!("{} does not build (is clang installed?): {error:#}", source.display());
     }
+}
+
+/// The names of the types that an object knows, as the kernel has them: what follows three underscores
+/// tells variants of one type apart.
+fn type_names(output: &Path, area: &str) -> BTreeSet<String> {
+    let object = output.join(format!("{area}.bpf.o"));
+    let types = Btf::from_path(&object).expect("clang writes BTF");
+    let names = (1..types.len() as u32).filter_map(|id| {
+        let one = types.type_by_id::<BtfType<'_>>(TypeId::from(id))?;
+        let of_code = [BtfKind::Func, BtfKind::Var, BtfKind::DataSec].contains(&one.kind());
+        let name = one.name()?.to_str()?;
+        (!of_code && !name.is_empty()).then(|| name.split("___").next().unwrap_or(name).to_owned())
+    });
+    names.collect()
 }

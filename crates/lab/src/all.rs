@@ -77,8 +77,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let verdicts = {
         let logs = lab::logs();
-        // Attacks wait half of their time for the guard, so one guest more keeps all processors busy; in
-        // `make test` there are none to spare, as some of its tests are about time.
+        // What is about time waits for more than half of it, so one guest more keeps all processors busy;
+        // a core set is over too soon for that to be worth it.
         let processors = available_parallelism().map_or(1, NonZero::get);
         let jobs = arguments.jobs.unwrap_or(processors + usize::from(!arguments.core));
         schedule::run(&cells, &programs, jobs, &logs, arguments.core)

@@ -19,13 +19,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Signal, nice, set_parent_process_death_signal};
 
 use crate::error::{Error, Result};
 use crate::protocol::PORT;
 use crate::ram::anonymous;
 
 const PROGRAM: &str = "qemu-system-x86_64";
+/// How far a guest yields that does: to a ninth of what another one gets (`sched_prio_to_weight`,
+/// kernel/sched/core.c, Linux 6.18).
+const NICENESS: i32 = 10;
 
 /// Parameters that each guest's kernel gets. `quiet` halves the time that booting takes; after a panic
 /// QEMU ends (`-no-reboot`), which the lab notices. The kernel's test of its timer fails where the host
@@ -58,6 +61,8 @@ pub struct Machine {
     pub keep_ram: Option<PathBuf>,
     /// A socket where a second monitor listens.
     pub monitor: Option<PathBuf>,
+    /// Whether it leaves the host's processors to other guests that want them.
+    pub yields: bool,
 }
 
 impl Default for Machine {
@@ -72,6 +77,7 @@ impl Default for Machine {
             append: String::new(),
             keep_ram: None,
             monitor: None,
+            yields: false,
         }
     }
 }
@@ -124,11 +130,15 @@ impl Qemu {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr);
-        // SAFETY: between fork and exec only calls that are safe there are made: fcntl and prctl; no
-        // memory is taken and no lock.
+        let yields = machine.yields;
+        // SAFETY: between fork and exec only calls that are safe there are made: fcntl, prctl and
+        // setpriority; no memory is taken and no lock.
         unsafe {
             command.pre_exec(move || {
                 set_parent_process_death_signal(Some(Signal::KILL))?;
+                if yields {
+                    nice(NICENESS)?;
+                }
                 for fd in fds {
                     // SAFETY: the descriptors are open: `handed` lives until after the start.
                     fcntl_setfd(BorrowedFd::borrow_raw(fd), FdFlags::empty())?;

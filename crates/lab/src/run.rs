@@ -85,6 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         append: arguments.append.clone(),
         keep_ram: arguments.keep_ram.clone(),
         monitor: arguments.qmp.clone(),
+        yields: false,
     };
     let mut boot = Boot::on(machine);
     for module in &arguments.modules {

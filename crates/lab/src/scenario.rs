@@ -29,6 +29,9 @@ pub struct Scenario {
     pub kernels: fn(&Kernel) -> bool,
     /// Whether `make test` runs it on this kernel.
     pub core: fn(&Kernel) -> bool,
+    /// Whether something has to happen within a time in it. Its guests come first where processors are
+    /// few, and those of the others yield to them.
+    pub timed: bool,
     /// Does it.
     pub run: fn(&Cell<'_>) -> anyhow::Result<Outcome>,
 }
@@ -69,6 +72,7 @@ pub struct Cell<'lab> {
     programs: &'lab Programs,
     logs: PathBuf,
     core: bool,
+    yields: bool,
     boots: AtomicU32,
 }
 
@@ -78,8 +82,9 @@ impl<'lab> Cell<'lab> {
         programs: &'lab Programs,
         logs: PathBuf,
         core: bool,
+        yields: bool,
     ) -> Self {
-        Self { kernel, programs, logs, core, boots: AtomicU32::new(0) }
+        Self { kernel, programs, logs, core, yields, boots: AtomicU32::new(0) }
     }
 
     /// Whether this is part of `make test`, where a long scenario does a part of what it can.
@@ -107,7 +112,7 @@ impl<'lab> Cell<'lab> {
     pub fn boot(&self, boot: &Boot) -> anyhow::Result<Vm> {
         let number = self.boots.fetch_add(1, Ordering::Relaxed);
         let logs = self.logs.join(format!("boot-{number}"));
-        Ok(boot.start(self.kernel, &logs)?)
+        Ok(boot.clone().yields(self.yields).start(self.kernel, &logs)?)
     }
 
     /// Keeps a result beside the logs.

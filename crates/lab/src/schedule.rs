@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Runs scenarios on kernels, some at a time, and says how they came out.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,12 +51,15 @@ pub fn run(
     logs: &Path,
     core: bool,
 ) -> Vec<Verdict> {
-    let next = Mutex::new(cells.iter().enumerate());
+    let left = Mutex::new(cells.iter().enumerate().collect());
     let (sender, news) = channel();
     thread::scope(|scope| {
-        for _ in 0..at_once.clamp(1, cells.len().max(1)) {
-            let (next, sender) = (&next, sender.clone());
-            scope.spawn(move || work(next, programs, logs, core, &sender));
+        for worker in 0..at_once.clamp(1, cells.len().max(1)) {
+            let (left, sender) = (&left, sender.clone());
+            // What is about time waits for much of it. So one of them is run at a time, beside others that
+            // need all that the processors have, until only one kind is left.
+            let timed = worker == 0;
+            scope.spawn(move || work(left, timed, programs, logs, core, &sender));
         }
         drop(sender);
         let mut progress = Progress::new(cells.len());
@@ -73,11 +77,28 @@ pub fn run(
     })
 }
 
-type Queue<'cells> = Mutex<std::iter::Enumerate<std::slice::Iter<'cells, (Scenario, Kernel)>>>;
+/// Cells that nobody has begun, with their places.
+type Left<'cells> = VecDeque<(usize, &'cells (Scenario, Kernel))>;
 
-fn work(next: &Queue<'_>, programs: &Programs, logs: &Path, core: bool, sender: &Sender<News>) {
+/// The first that is about time, or that is not; where there is none of the kind, of the other.
+fn take<'cells>(
+    left: &mut Left<'cells>,
+    timed: bool,
+) -> Option<(usize, &'cells (Scenario, Kernel))> {
+    let at = left.iter().position(|(_, (scenario, _))| scenario.timed == timed);
+    left.remove(at.unwrap_or(0))
+}
+
+fn work(
+    left: &Mutex<Left<'_>>,
+    timed: bool,
+    programs: &Programs,
+    logs: &Path,
+    core: bool,
+    sender: &Sender<News>,
+) {
     loop {
-        let cell = next.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let cell = take(&mut left.lock().unwrap_or_else(PoisonError::into_inner), timed);
         let Some((at, (scenario, kernel))) = cell else { return };
         // The receiver lives until all workers are done.
         let _ = sender.send(News::Begun(at));
@@ -105,7 +126,7 @@ fn run_cell(
         // Of an earlier run.
         fs::remove_dir_all(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
     }
-    let cell = Cell::new(kernel, programs, logs.clone(), core);
+    let cell = Cell::new(kernel, programs, logs.clone(), core, !scenario.timed);
     let outcome = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&cell)));
     let outcome = match outcome {
         Ok(outcome) => outcome.map_err(|error| format!("{error:#}")),
@@ -169,9 +190,9 @@ impl Progress {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_takes_longest_comes_first_and_kernels_stay_in_order() {
+    fn cells(scenarios: &[&'static str], kernels: &[&str]) -> Vec<(Scenario, Kernel)> {
         let scenario = |name| Scenario {
+            timed: name == "timed",
             name,
             about: "",
             kernels: crate::scenario::everywhere,
@@ -185,13 +206,29 @@ mod tests {
             directory: PathBuf::new(),
             beside_modules: false,
         };
-        let mut cells: Vec<_> = ["short", "long"]
-            .into_iter()
-            .flat_map(|name| ["a", "b"].map(|on| (scenario(name), kernel(on))))
-            .collect();
+        let pairs = scenarios.iter().flat_map(|name| kernels.iter().map(move |on| (*name, *on)));
+        pairs.map(|(name, on)| (scenario(name), kernel(on))).collect()
+    }
+
+    #[test]
+    fn what_takes_longest_comes_first_and_kernels_stay_in_order() {
+        let mut cells = cells(&["short", "long"], &["a", "b"]);
         longest_first(&mut cells, |name| if name == "long" { 2 } else { 1 });
         let names: Vec<_> =
             cells.iter().map(|(one, on)| format!("{} {}", one.name, on.name)).collect();
         assert_eq!(names, ["long a", "long b", "short a", "short b"]);
+    }
+
+    #[test]
+    fn each_worker_takes_its_kind_first_and_the_other_when_there_is_none() {
+        let cells = cells(&["busy", "timed"], &["a", "b"]);
+        let mut left: Left<'_> = cells.iter().enumerate().collect();
+        let mut names = Vec::new();
+        for timed in [true, false, true, true, false] {
+            let taken = take(&mut left, timed);
+            names.push(taken.map(|(_, (scenario, on))| format!("{} {}", scenario.name, on.name)));
+        }
+        let all = ["timed a", "busy a", "timed b", "busy b"].map(|name| Some(name.to_owned()));
+        assert_eq!(names, all.into_iter().chain([None]).collect::<Vec<_>>());
     }
 }

@@ -90,6 +90,12 @@ impl Boot {
         self
     }
 
+    /// Whether it leaves the host's processors to other guests that want them.
+    pub(crate) fn yields(mut self, yields: bool) -> Self {
+        self.machine.yields = yields;
+        self
+    }
+
     /// A second monitor, which listens on a socket.
     #[must_use]
     pub fn monitor(mut self, socket: impl Into<PathBuf>) -> Self {

@@ -4,9 +4,10 @@
 use std::io::Read;
 use std::os::fd::AsFd;
 
-use libbpf_rs::{Iter, Link, MapCore, MapFlags, Object, ObjectBuilder};
+use libbpf_rs::{Iter, Link, MapCore, MapFlags, Object};
 
 use crate::error::ProbeError;
+use crate::kernel_types;
 use crate::object::{self, Kind, Own};
 
 const WHAT: &str = "asking for the key of a process";
@@ -41,7 +42,7 @@ impl ProcessKeys {
     /// Without the privilege to load BPF programs, or before 5.8, where there are no iterators.
     pub fn load() -> Result<Self, ProbeError> {
         let mut own = Own::default();
-        let open = || ObjectBuilder::default().open_memory(OBJECT)?.load();
+        let open = || kernel_types::builder()?.open_memory(OBJECT)?.load();
         let object = object::with_libbpf(WHAT, open)?;
         for program in object.progs() {
             own.add(Kind::Program, program.as_fd())?;

@@ -68,6 +68,7 @@ impl Window {
         };
         let mut storage = MaybeUninit::uninit();
         let skeleton = object::with_libbpf(what, || {
+            // It uses the number of a type, so the types are all the kernel has.
             let mut open = KernelReaderSkelBuilder::default().open(&mut storage)?;
             open.progs.read_inline.set_autoload(path == Path::Inline);
             open.progs.read_helper.set_autoload(path == Path::Helper);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Writing BTF by hand, for tests of what reads it.
+//! Writing BTF: types out of a kernel's, or made by hand for tests of what reads them.
+
+use std::collections::HashMap;
 
 use super::{MAGIC, TypeId};
 
-/// Collects types and writes them as BTF, so that tests have kernel structures of their own.
+/// Collects types and writes them as BTF.
 ///
 /// ```
 /// use kernel_image::btf::{Btf, Builder};
@@ -21,6 +23,7 @@ use super::{MAGIC, TypeId};
 pub struct Builder {
     types: Vec<u8>,
     strings: Vec<u8>,
+    names: HashMap<String, u32>,
     count: u32,
 }
 
@@ -33,7 +36,7 @@ impl Default for Builder {
 impl Builder {
     /// No types yet.
     pub fn new() -> Self {
-        Self { types: Vec::new(), strings: vec![0], count: 0 }
+        Self { types: Vec::new(), strings: vec![0], names: HashMap::new(), count: 0 }
     }
 
     /// The number that the next type gets.
@@ -45,13 +48,19 @@ impl Builder {
         self.types.extend_from_slice(&word.to_le_bytes());
     }
 
-    fn string(&mut self, name: &str) -> u32 {
+    /// Where a name is among the strings, for [`Builder::words`]; nothing is at 0. One that is there
+    /// already is not put there again.
+    pub fn name(&mut self, name: &str) -> u32 {
         if name.is_empty() {
             return 0;
+        }
+        if let Some(offset) = self.names.get(name) {
+            return *offset;
         }
         let offset = self.strings.len() as u32;
         self.strings.extend_from_slice(name.as_bytes());
         self.strings.push(0);
+        self.names.insert(name.to_owned(), offset);
         offset
     }
 
@@ -66,7 +75,7 @@ impl Builder {
     ) -> TypeId {
         let id = self.next_id();
         self.count += 1;
-        let name = self.string(name);
+        let name = self.name(name);
         self.word(name);
         self.word((u32::from(flag) << 31) | (kind << 24) | count as u32);
         self.word(value);
@@ -104,7 +113,7 @@ impl Builder {
     ) -> TypeId {
         let id = self.record(name, kind, members.len(), flag, size);
         for (name, type_id, offset) in members {
-            let name = self.string(name);
+            let name = self.name(name);
             for word in [name, type_id.0, *offset] {
                 self.word(word);
             }
@@ -142,7 +151,7 @@ impl Builder {
     pub fn enumeration(&mut self, name: &str, values: &[(&str, i32)]) -> TypeId {
         let id = self.record(name, 6, values.len(), true, 4);
         for (name, value) in values {
-            let name = self.string(name);
+            let name = self.name(name);
             self.word(name);
             self.word(*value as u32);
         }
@@ -153,7 +162,7 @@ impl Builder {
     pub fn enumeration_64(&mut self, name: &str, values: &[(&str, u64)]) -> TypeId {
         let id = self.record(name, 19, values.len(), false, 8);
         for (name, value) in values {
-            let name = self.string(name);
+            let name = self.name(name);
             for word in [name, *value as u32, (*value >> 32) as u32] {
                 self.word(word);
             }
@@ -180,7 +189,7 @@ impl Builder {
     ) -> TypeId {
         let prototype = self.record("", 13, parameters.len(), false, result.0);
         for (name, type_id) in parameters {
-            let name = self.string(name);
+            let name = self.name(name);
             self.word(name);
             self.word(type_id.0);
         }

@@ -21,6 +21,7 @@ mod access;
 mod builder;
 mod index;
 mod memo;
+mod reduce;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -243,32 +244,17 @@ impl Btf {
             let offset = offset as usize;
             let Some(record) = self.record_at(offset) else { continue };
             self.check_name(id, offset, record.name)?;
-            match record.kind {
-                Kind::Pointer
-                | Kind::Typedef
-                | Kind::Volatile
-                | Kind::Const
-                | Kind::Restrict
-                | Kind::Function
-                | Kind::Prototype
-                | Kind::Variable
-                | Kind::DeclarationTag
-                | Kind::TypeTag => self.check_reference(id, offset, record.value)?,
-                Kind::Array => {
-                    for word in [0, 4] {
-                        let target = u32_at(&self.bytes, record.entries() + word).unwrap_or(0);
-                        self.check_reference(id, offset, target)?;
-                    }
-                }
-                _ => {}
+            if record.kind.refers() {
+                self.check_reference(id, offset, record.value)?;
             }
-            let (width, name, reference) = match record.kind {
-                Kind::Struct | Kind::Union => (12, Some(0), Some(4)),
-                Kind::Enum => (8, Some(0), None),
-                Kind::Enum64 => (12, Some(0), None),
-                Kind::Prototype => (8, Some(0), Some(4)),
-                Kind::DataSection => (12, None, Some(0)),
-                _ => continue,
+            if record.kind == Kind::Array {
+                for word in [0, 4] {
+                    let target = u32_at(&self.bytes, record.entries() + word).unwrap_or(0);
+                    self.check_reference(id, offset, target)?;
+                }
+            }
+            let Some(types::Entry { width, name, reference }) = record.kind.entry() else {
+                continue;
             };
             for entry in 0..record.count as usize {
                 let at = record.entries() + width * entry;

@@ -254,3 +254,47 @@ fn the_running_kernels_types_survive_damage() {
         }
     }
 }
+
+#[test]
+fn reduced_types_say_the_same_of_what_was_asked_for() {
+    let mut types = every_kind();
+    let thing = parsed().find_type("thing").unwrap();
+    let pointer = types.pointer(thing);
+    let prototype = types.record("", 13, 1, false, 0);
+    let what = types.name("what");
+    types.words(&[what, pointer.0]);
+    let function = types.pointer(prototype);
+    types.typedef("call_t", function);
+    types.structure("holder", 24, &[("thing", pointer, 0), ("call", function, 64)]);
+    let all = Btf::parse(&types.finish()).unwrap();
+
+    let names = ["holder", "flags", "colour", "wide", "name_t", "call_t", "absent", "do_it"];
+    let few = Btf::parse(&all.reduced(names)).unwrap();
+    assert!(few.len() < all.len());
+    for (name, path) in [("holder", "thing"), ("holder", "call"), ("flags", "b"), ("flags", "c")] {
+        let place = |types: &Btf| {
+            let place = types.place(types.find_type(name)?, path)?;
+            let kind = types.resolved_kind(place.type_id);
+            Some((place.bit_offset, place.bit_size, types.size(place.type_id), kind))
+        };
+        assert!(place(&all).is_some(), "{name}.{path}");
+        assert_eq!(place(&few), place(&all), "{name}.{path}");
+    }
+    for name in ["RED", "GREEN", "HUGE", "TOP"] {
+        assert_eq!(few.enumerator(name), all.enumerator(name), "{name}");
+    }
+    let described = |types: &Btf, name| types.describe(types.find_type(name).unwrap());
+    for name in ["name_t", "call_t"] {
+        assert_eq!(described(&few, name), described(&all, name));
+    }
+    assert_eq!(few.size(few.find_type("name_t").unwrap()), Some(16));
+    // Behind a pointer there is an outline, and nobody asked for the function.
+    assert_eq!(few.members(few.find_type("thing").unwrap()).count(), 0);
+    assert_eq!((few.find_type("absent"), few.find_function("do_it")), (None, None));
+    // What is asked for as well is whole, whichever comes first.
+    for names in [["holder", "thing"], ["thing", "holder"]] {
+        let few = Btf::parse(&all.reduced(names)).unwrap();
+        assert_eq!(few.offset_of("thing", "low"), Some(8));
+        assert_eq!(few.offset_of("thing", "name[3]"), Some(19));
+    }
+}

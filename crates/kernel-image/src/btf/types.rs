@@ -98,6 +98,37 @@ impl Kind {
         matches!(self, Self::Struct | Self::Union)
     }
 
+    /// Whether the third word of a record is the number of a type (`type` of `struct btf_type`, and not
+    /// `size`).
+    pub(super) fn refers(self) -> bool {
+        matches!(
+            self,
+            Self::Pointer
+                | Self::Typedef
+                | Self::Volatile
+                | Self::Const
+                | Self::Restrict
+                | Self::Function
+                | Self::Prototype
+                | Self::Variable
+                | Self::DeclarationTag
+                | Self::TypeTag
+        )
+    }
+
+    /// How an entry behind a record of this kind is laid out, where there are entries.
+    pub(super) fn entry(self) -> Option<Entry> {
+        let (width, name, reference) = match self {
+            Self::Struct | Self::Union => (12, Some(0), Some(4)),
+            Self::Enum => (8, Some(0), None),
+            Self::Enum64 => (12, Some(0), None),
+            Self::Prototype => (8, Some(0), Some(4)),
+            Self::DataSection => (12, None, Some(0)),
+            _ => return None,
+        };
+        Some(Entry { width, name, reference })
+    }
+
     /// Bytes of a record of this kind behind the 12 bytes that all have, with `count` entries
     /// (include/uapi/linux/btf.h: `btf_array`, `btf_member`, `btf_enum`, `btf_param`, …).
     pub(super) fn trailer(self, count: u32) -> usize {
@@ -110,6 +141,14 @@ impl Kind {
             _ => 0,
         }
     }
+}
+
+/// Where in an entry behind a record its name and the number of its type are, in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) width: usize,
+    pub(super) name: Option<usize>,
+    pub(super) reference: Option<usize>,
 }
 
 /// An integer type.

@@ -25,6 +25,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     about: "each attack is found by the check and under the name that it should be",
     kernels: everywhere,
     core: |kernel| ["6.12-cloud-amd64", "7-cloud-amd64"].contains(&kernel.name.as_str()),
+    timed: true,
     run,
 };
 

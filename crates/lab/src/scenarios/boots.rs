@@ -19,6 +19,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     about: "boots within 15 s of processor time; release, LSMs, BTF and symbols are as expected",
     kernels: everywhere,
     core: |_| true,
+    timed: true,
     run,
 };
 

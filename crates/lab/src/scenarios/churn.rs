@@ -27,6 +27,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     // The other flavour of a series is changed by the same code and has more drivers only.
     kernels: Kernel::is_for_clouds,
     core: |kernel| kernel.name == "6.12-cloud-amd64",
+    timed: false,
     run,
 };
 

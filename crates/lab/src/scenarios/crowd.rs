@@ -16,6 +16,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     // The other flavour of a series has the same hooks.
     kernels: |kernel| kernel.is_for_clouds() && kernel.series() >= (6, 12),
     core: |_| false,
+    timed: true,
     run,
 };
 

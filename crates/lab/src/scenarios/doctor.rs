@@ -17,6 +17,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     // The other flavour of a series has the same hooks.
     kernels: Kernel::is_for_clouds,
     core: |kernel| ["6.1-cloud-amd64", "7-cloud-amd64"].contains(&kernel.name.as_str()),
+    timed: false,
     run,
 };
 

@@ -22,6 +22,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     // Instructions are counted, so one kernel is enough to compare.
     kernels: |kernel| kernel.name == "6.12-cloud-amd64",
     core: |_| false,
+    timed: false,
     run,
 };
 

@@ -21,6 +21,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     // The way of a finding to a client is the same on the other flavour of a series.
     kernels: Kernel::is_for_clouds,
     core: |kernel| ["6.12-cloud-amd64", "7-cloud-amd64"].contains(&kernel.name.as_str()),
+    timed: true,
     run,
 };
 

@@ -21,6 +21,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     // The other flavour of a series has the same hooks.
     kernels: Kernel::is_for_clouds,
     core: |kernel| kernel.name == "6.12-cloud-amd64",
+    timed: true,
     run,
 };
 

@@ -17,6 +17,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     // The other flavour of a series has the same hooks.
     kernels: Kernel::is_for_clouds,
     core: |kernel| kernel.name == "7-cloud-amd64",
+    timed: true,
     run,
 };
 

@@ -14,6 +14,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     // The matrix loads as many on all kernels; this flavour has more of them.
     kernels: |kernel| !kernel.is_for_clouds(),
     core: |kernel| kernel.name == "6.12-amd64",
+    timed: false,
     run,
 };
 

@@ -13,6 +13,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     about: "`ringfence check` runs all its checks and finds nothing on a kernel that nobody touched",
     kernels: everywhere,
     core: |_| true,
+    timed: false,
     run,
 };
 

@@ -22,6 +22,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     core: |kernel| {
         matches!(&*kernel.name, "6.1-cloud-amd64" | "6.12-cloud-amd64" | "7-cloud-amd64")
     },
+    timed: true,
     run,
 };
 

@@ -25,6 +25,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     // The other flavour of a series has the same hooks.
     kernels: Kernel::is_for_clouds,
     core: |kernel| matches!(&*kernel.name, "6.1-cloud-amd64" | "7-cloud-amd64"),
+    timed: true,
     run,
 };
 

@@ -20,6 +20,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     // The other flavour has long churn, which is more.
     kernels: |kernel| !kernel.is_for_clouds(),
     core: |kernel| kernel.name == "6.12-amd64",
+    timed: false,
     run,
 };
 

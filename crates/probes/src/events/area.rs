@@ -5,9 +5,7 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 
 use libbpf_rs::libbpf_sys::bpf_prog_info;
-use libbpf_rs::{
-    Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, ProgramMut,
-};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Object, OpenObject, ProgramMut};
 
 use super::shared::{BUFFERS_EACH, BUFFERS_MOST};
 use super::types::{EventType, HOOKS, Hook, Mechanism};
@@ -430,7 +428,7 @@ fn why_refused(area: (&str, &[u8]), hook: &Hook, error: &ProbeError) -> String {
 }
 
 fn open((_, bytes): (&str, &[u8])) -> libbpf_rs::Result<OpenObject> {
-    ObjectBuilder::default().open_memory(bytes)
+    kernel_types::builder()?.open_memory(bytes)
 }
 
 /// How many buffers there are on this machine.

@@ -14,6 +14,7 @@ use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, RingBuffer, RingBufferBuilde
 
 use super::Taken;
 use crate::error::ProbeError;
+use crate::kernel_types;
 use crate::object::{self, Kind, Own};
 use crate::skeletons::module_events::ModuleEventsSkelBuilder;
 
@@ -91,7 +92,8 @@ impl ModuleEvents {
         }
         let mut storage = MaybeUninit::uninit();
         let skeleton = object::with_libbpf(WHAT, || {
-            ModuleEventsSkelBuilder::default().open(&mut storage)?.load()
+            let builder = ModuleEventsSkelBuilder { obj_builder: kernel_types::builder()? };
+            builder.open(&mut storage)?.load()
         })?;
         let mut own = Own::default();
         let mut attach = |program: &libbpf_rs::ProgramMut<'_>| {

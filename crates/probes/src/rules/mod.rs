@@ -13,11 +13,12 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::{AsFd, AsRawFd};
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, OpenObject};
 use rules::model::{Condition, ProcessKey};
 use rules::{Bindings, Collection, RuleSet, abi, compile};
 
 use crate::error::ProbeError;
+use crate::kernel_types;
 use crate::object::{self, Kind, Own};
 use crate::pins::Pins;
 use cells::Cells;
@@ -94,7 +95,7 @@ impl Rules {
     pub fn load() -> Result<Self, ProbeError> {
         let what = "loading the maps of the rules";
         let object =
-            object::with_libbpf(what, || ObjectBuilder::default().open_memory(OBJECT)?.load())?;
+            object::with_libbpf(what, || kernel_types::builder()?.open_memory(OBJECT)?.load())?;
         let shared = SHARED.iter().map(|name| Ok((*name, handle(&object, name)?)));
         let shared = shared.collect::<Result<Vec<_>, ProbeError>>()?;
         let mut own = Own::default();

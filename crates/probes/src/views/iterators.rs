@@ -11,6 +11,7 @@ use libbpf_rs::{Iter, Link};
 
 use super::records::{BpfRecord, CallerRecord, Plain, TaskRecord, records};
 use crate::error::ProbeError;
+use crate::kernel_types;
 use crate::object::{self, Kind, Own};
 use crate::privilege;
 use crate::skeletons::views::ViewsSkelBuilder;
@@ -34,8 +35,10 @@ impl Iterators {
     /// Loads and attaches them.
     pub(crate) fn load() -> Result<Self, ProbeError> {
         let mut storage = MaybeUninit::uninit();
-        let skeleton =
-            object::with_libbpf(WHAT, || ViewsSkelBuilder::default().open(&mut storage)?.load())?;
+        let skeleton = object::with_libbpf(WHAT, || {
+            let builder = ViewsSkelBuilder { obj_builder: kernel_types::builder()? };
+            builder.open(&mut storage)?.load()
+        })?;
         let programs = &skeleton.progs;
         let mut own = Own::default();
         let mut attach = |program: &libbpf_rs::ProgramMut<'_>| {
