@@ -68,6 +68,8 @@ pub(crate) struct Client {
     pub(crate) costs: Vec<(EventType, Cost)>,
     pub(crate) mutes: Mutes,
     pub(crate) early: Early,
+    /// When its last session was left, and what it was asked about until then.
+    left: (Time, EventSet),
     /// Open parts.
     pub(crate) pending: u32,
     pub(crate) counts: Counts,
@@ -85,6 +87,7 @@ impl Client {
             costs: Vec::new(),
             mutes: Mutes::default(),
             early: Early::default(),
+            left: (Time::default(), EventSet::default()),
             pending: 0,
             counts: Counts::default(),
         }
@@ -101,10 +104,29 @@ impl Client {
         self.demotion.due().min(self.early.due()).min(resumable)
     }
 
-    /// What it has to say of a question. Changes only which of its cached verdicts was used last.
+    /// Nobody is at the other end any more. What it was told of until now, and is asked about only then,
+    /// it dies with.
+    pub(crate) fn leave(&mut self, now: Time) {
+        let asked = self.grant.events.keys().copied();
+        let asked = asked.filter(|event| matches!(self.plans[event.index()], Plan::Ask(_)));
+        let asked: EventSet = asked.collect();
+        // Who waits to be resumed was left before.
+        if asked != EventSet::default() {
+            self.left = (now, asked);
+        }
+    }
+
+    /// What it has to say of a question. Changes which of its cached verdicts was used last, and what is
+    /// counted of it.
     pub(crate) fn look(&mut self, question: &Question, now: Time) -> Look {
         let waits_itself = |session: &Session| session.process == question.process;
         let own = self.session.as_ref().is_some_and(waits_itself);
+        let (left, asked) = self.left;
+        if question.time < left && asked.contains(question.event) {
+            self.counts.died += 1;
+            let declared = self.contract(question.event).client_died;
+            return Look::Known(declared.into(), Why::ClientDied);
+        }
         let limit = match self.plans[question.event.index()] {
             Plan::None => return Look::None,
             _ if own => return Look::Known(Verdict::Allow, Why::OwnProcess),

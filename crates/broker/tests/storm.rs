@@ -274,6 +274,7 @@ impl Storm {
                 let file = FileKey { inode: u64::from(file), ..FILE };
                 let question = Question {
                     event_id,
+                    time: self.world.now,
                     event: exec(),
                     file,
                     process: ProcessKey { pid: 100 + u32::from(askers >> 2), start: 5 },

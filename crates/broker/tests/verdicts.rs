@@ -206,6 +206,34 @@ fn a_client_that_dies_while_it_is_asked_is_what_the_grant_declares() {
 }
 
 #[test]
+fn a_client_that_died_before_the_question_of_its_record_came_has_died() {
+    for (failure, expected) in [
+        ("not_connected = \"deny\"", ALLOWED),
+        ("client_died = \"deny\"\nnot_connected = \"allow\"", REFUSED),
+    ] {
+        for reconnects in [false, true] {
+            let mut world = World::new(vec![Spec::failing(0, failure)]);
+            let told = world.question(1, FILE, slots(&[0]));
+            world.wait(ms(1));
+            world.broker.disconnect(world.now, world.sessions[0], &mut world.effects);
+            if reconnects {
+                world.wait(ms(1));
+                world.open(0, None).expect("a session");
+            }
+            world.wait(ms(1));
+            world.broker.ask(world.now, told, &mut world.effects).expect("a question");
+            assert_eq!(world.parts().last().map(|part| part.why), Some(Why::ClientDied));
+            assert_eq!(world.outcome(1), expected);
+            assert_eq!(world.broker.status().next().expect("a client").counts.died, 1);
+            // What comes after it is a matter of who is connected.
+            let later = world.question(2, FILE, slots(&[0]));
+            world.broker.ask(world.now, later, &mut world.effects).expect("a question");
+            assert!(world.parts().iter().all(|part| part.why != Why::ClientDied));
+        }
+    }
+}
+
+#[test]
 fn a_client_that_is_not_connected_is_what_the_grant_declares() {
     for (failure, expected, rules, asks) in [
         ("", ALLOWED, true, false),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use broker::event::{Class, EventType};
 use broker::slot::{FileKey, ProcessKey, Slot, SlotSet};
 use broker::verdict::{Outcome, Question};
+use daemon::clock;
 use daemon::kernel::Asked;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use serde_json::{Value, json};
@@ -44,6 +45,7 @@ fn slots(daemon: &Daemon) -> SlotSet {
 fn ask(daemon: &Daemon, event_id: u64, askers: SlotSet) {
     daemon.kernel.asks(Asked::Question(Question {
         event_id,
+        time: clock::now(),
         event: EventType::PROCESS_EXEC,
         file: FileKey { device: 1, inode: 77, version: 5 },
         process: ProcessKey { pid: 4242, start: 9 },

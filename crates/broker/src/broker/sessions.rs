@@ -105,7 +105,9 @@ impl Broker {
     /// Nobody is at the other end any more.
     pub(super) fn leave(&mut self, slot: Slot, effects: &mut Vec<Effect>) {
         self.abandon(slot, effects);
+        let now = self.now;
         if let Some(client) = self.client_mut(slot) {
+            client.leave(now);
             client.early.clear();
             client.forget_all(slot, effects);
         }

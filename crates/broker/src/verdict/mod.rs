@@ -36,12 +36,15 @@ use std::time::Duration;
 use crate::event::EventType;
 use crate::grant::Fallback;
 use crate::slot::{FileKey, ProcessKey, Slot, SlotSet};
+use crate::time::Time;
 
 /// A task waits to hear whether it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
     /// `header.event_id`; no other event of this boot has it.
     pub event_id: u64,
+    /// When the task asked, which is when its record was written: the question itself comes after it.
+    pub time: Time,
     /// What the task is about to do.
     pub event: EventType,
     /// With which file; [`FileKey::is_file`] is false if with none.

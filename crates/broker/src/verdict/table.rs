@@ -257,6 +257,7 @@ mod tests {
     fn question(event_id: u64) -> Question {
         Question {
             event_id,
+            time: Time::default(),
             event: EventType::from_name("process_exec").expect("an event"),
             file: FileKey::default(),
             process: ProcessKey::default(),

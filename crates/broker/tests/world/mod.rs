@@ -249,7 +249,8 @@ impl World {
 
     pub fn question(&self, event_id: u64, file: FileKey, askers: SlotSet) -> Question {
         let process = ProcessKey { pid: 7000, start: 1 };
-        Question { event_id, event: exec(), file, process, askers, cacheable: true }
+        let time = self.now;
+        Question { event_id, time, event: exec(), file, process, askers, cacheable: true }
     }
 
     /// All clients are asked about a file; the id of the event.

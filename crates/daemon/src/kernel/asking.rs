@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use broker::effect::Masks;
 use broker::event::{EventSet, EventType};
 use broker::slot::{FileKey, ProcessKey, Slot, SlotSet};
+use broker::time::Time;
 use broker::verdict::{Outcome, Question};
 use probes::events::Hooks;
 use probes::{Fanotify, Gate, GateOptions, Notice, QuestionId, Questions, Reply};
@@ -176,9 +177,10 @@ impl Asking {
     }
 
     fn take(&mut self, source: Source, event: EventType, question: probes::Question) -> Asked {
-        let probes::Question { event_id, askers, process, file, .. } = question;
+        let probes::Question { event_id, time, askers, process, file, .. } = question;
         let asked = Question {
             event_id,
+            time: Time(time),
             event,
             file: FileKey { device: file.device, inode: file.inode, version: file.version },
             process: ProcessKey { pid: process.pid, start: process.start },
