@@ -14,7 +14,7 @@ use std::path::Path;
 use crate::kernels::Kernel;
 
 /// Those whose guests open doors.
-const SCENARIOS: [&str; 3] = ["events", "rules-enforced", "verdicts"];
+const SCENARIOS: [&str; 4] = ["events", "firmware", "rules-enforced", "verdicts"];
 /// The columns.
 const CLASSES: [&str; 3] = ["notify", "rule", "ask"];
 

@@ -4,30 +4,19 @@
 
 mod clients;
 
-use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::Write;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::ptr;
 
-use clients::deeds::{LENGTH, Subject};
+use clients::deeds::{LENGTH, Subject, execute, memfd, opened_by_io_uring};
 use clients::listener::{EXEC, Listener, Memory, READ, some_file};
 use clients::{Programs, run};
-use io_uring::{IoUring, opcode, types};
 use probes::events::EventType;
 
 const MEMFD: u64 = 1;
 const DELETED: u64 = 2;
-
-fn memfd(name: &str, bytes: &[u8]) -> File {
-    let file = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-    let file = File::from(file);
-    (&file).write_all(bytes).unwrap();
-    file
-}
 
 #[test]
 #[ignore = "root: loads LSM programs, which the lab's kernels take"]
@@ -67,29 +56,6 @@ fn a_memfd_and_a_deleted_file_become_images_and_a_mapping_that_moves_is_none() {
     );
 }
 
-/// Executes what a descriptor stands for, in a child. Gives its pid.
-fn execute(file: RawFd) -> u32 {
-    let (empty, none) = (CString::default(), ptr::null::<libc::c_char>());
-    // busybox goes by its name.
-    let name = CString::from(c"true");
-    let arguments = [name.as_ptr(), none];
-    // SAFETY: between fork and exec the child makes two system calls and nothing else.
-    unsafe {
-        let child = libc::fork();
-        if child == 0 {
-            let list = arguments.as_ptr();
-            let flags = libc::AT_EMPTY_PATH;
-            libc::syscall(libc::SYS_execveat, file, empty.as_ptr(), list, [none].as_ptr(), flags);
-            libc::_exit(127);
-        }
-        assert!(child > 0);
-        let mut status = 0;
-        assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
-        assert_ne!(libc::WEXITSTATUS(status), 127, "it was not executed");
-        child as u32
-    }
-}
-
 #[test]
 #[ignore = "root: loads LSM programs, which the lab's kernels take"]
 fn a_program_without_a_name_is_fileless_by_execveat_and_a_script_is_not() {
@@ -101,7 +67,8 @@ fn a_program_without_a_name_is_fileless_by_execveat_and_a_script_is_not() {
     };
     let program = memfd("program", &fs::read("/bin/true").unwrap());
     let program = File::open(format!("/proc/self/fd/{}", program.as_raw_fd())).unwrap();
-    let (_, pid) = listener.hear(|| execute(program.as_raw_fd()));
+    let (_, (pid, failed)) = listener.hear(|| execute(program.as_raw_fd()));
+    assert_eq!(failed, 0);
     assert_eq!(by_exec(&listener, pid), 1);
     listener.door("execveat of a memfd");
 
@@ -109,7 +76,8 @@ fn a_program_without_a_name_is_fileless_by_execveat_and_a_script_is_not() {
     let path = programs.copy("true");
     let program = File::open(&path).unwrap();
     fs::remove_file(&path).unwrap();
-    let (_, pid) = listener.hear(|| execute(program.as_raw_fd()));
+    let (_, (pid, failed)) = listener.hear(|| execute(program.as_raw_fd()));
+    assert_eq!(failed, 0);
     assert_eq!(by_exec(&listener, pid), 1);
     listener.door("execveat of a deleted file");
 
@@ -122,28 +90,12 @@ fn a_program_without_a_name_is_fileless_by_execveat_and_a_script_is_not() {
     assert_eq!(by_exec(&listener, pid), 0);
 }
 
-/// Opens a file by io_uring, without a call of the open family. Gives what came of it.
-fn open_by_io_uring(path: &str) -> i32 {
-    let path = CString::new(path).unwrap();
-    let mut ring = IoUring::new(1).unwrap();
-    let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).build();
-    // SAFETY: the path lives until the entry is completed, which is waited for.
-    unsafe { ring.submission().push(&entry).unwrap() };
-    ring.submit_and_wait(1).unwrap();
-    ring.completion().next().unwrap().result()
-}
-
 #[test]
 #[ignore = "root: loads LSM programs, which the lab's kernels take"]
 fn memory_that_is_opened_by_io_uring_is_told_of_as_by_open() {
     let subject = Subject::start();
     let mem = subject.proc("mem");
-    let open = || {
-        let file = open_by_io_uring(&mem);
-        assert!(file >= 0, "{}", std::io::Error::from_raw_os_error(-file));
-        // SAFETY: a descriptor that was just made for us.
-        drop(unsafe { OwnedFd::from_raw_fd(file) });
-    };
+    let open = || assert_eq!(opened_by_io_uring(&mem), 0);
     if let Some(mut listener) = Listener::to(EventType::MEMORY_ACCESS, "ringfence_memory_access") {
         listener.hear_of(&subject, &[("access", 3), ("by", 2)], open);
         listener.door("/proc/PID/mem by io_uring");

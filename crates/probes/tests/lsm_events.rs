@@ -8,7 +8,6 @@
 mod clients;
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -16,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 use std::ptr;
 
-use clients::deeds::{LENGTH, Subject};
+use clients::deeds::{LENGTH, Subject, attached, memfd};
 use clients::listener::{EXEC, Listener, Memory, READ, WRITE, some_file};
 use clients::record::Record;
 use clients::{Client, LARGE, Programs, door_of, run};
@@ -48,15 +47,7 @@ fn a_file_becomes_an_image_by_mmap_by_mprotect_and_by_shmat() {
     listener.hear_nothing(|| memory.protect(EXEC));
     listener.hear_nothing(|| memory.protect(READ));
 
-    // SAFETY: plain system calls; what they map is given back.
-    let (record, ()) = listener.hear_one(|| unsafe {
-        let id = libc::shmget(libc::IPC_PRIVATE, LENGTH, 0o700 | libc::IPC_CREAT);
-        assert!(id >= 0);
-        let at = libc::shmat(id, ptr::null(), libc::SHM_EXEC);
-        assert_ne!(at as isize, -1);
-        assert_eq!(libc::shmdt(at), 0);
-        libc::shmctl(id, libc::IPC_RMID, ptr::null_mut());
-    });
+    let (record, ()) = listener.hear_one(|| assert_eq!(attached(), 0));
     assert!(listener.text(&record, "file.path").starts_with("/SYSV"));
     listener.door("shmat");
     listener.hear_nothing(|| Memory::anonymous(READ | EXEC));
@@ -153,14 +144,13 @@ fn files_without_a_name_are_told_of_when_they_are_executed_or_mapped() {
     let (record, _) = listener.hear_one(|| Memory::map(READ | EXEC, libc::MAP_PRIVATE, descriptor));
     assert_eq!(listener.number(&record, "how"), 2);
     assert_eq!(listener.text(&record, "file.path"), path.to_str().unwrap());
+    listener.door("mmap of a deleted file");
     let memory = listener.hear_nothing(|| Memory::map(READ | WRITE, libc::MAP_PRIVATE, descriptor));
     let (record, ()) = listener.hear_one(|| memory.protect(READ | EXEC));
     assert_eq!(listener.number(&record, "how"), 2);
     listener.door("mprotect of a deleted file");
 
-    let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    let memory = File::from(rustix::fs::memfd_create("program", flags).unwrap());
-    (&memory).write_all(&fs::read("/bin/true").unwrap()).unwrap();
+    let memory = memfd("program", &fs::read("/bin/true").unwrap());
     let reopened = File::open(format!("/proc/self/fd/{}", memory.as_raw_fd())).unwrap();
     drop(memory);
     let program = format!("/proc/self/fd/{}", reopened.as_raw_fd());

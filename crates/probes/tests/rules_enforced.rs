@@ -9,141 +9,23 @@
 mod clients;
 
 use std::fs::{self, File, Permissions};
-use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use clients::deeds::{LENGTH, Subject, changed, changed_by, errno, executed, mapped};
-use clients::record::Record;
-use clients::{Client, EXEC, EXIT, LARGE, Programs, SIGNAL, door_of, ended, run};
+use clients::deeds::{
+    LENGTH, Subject, attached, changed, changed_by, errno, executed, executed_by_descriptor,
+    has_itself_traced, mapped, memfd, opened_by_io_uring,
+};
+use clients::ruler::{Door, Ruler, SLOT, doors_are_denied, doors_are_denied_with, header};
+use clients::{Client, EXEC, EXIT, LARGE, Programs, SIGNAL, ended, run};
 use probes::RulesError;
 use probes::events::{AskTerms, EventType, Hooks};
 use rules::RuleSet;
 
-const SLOT: u32 = 7;
 const ASKED: u64 = 4;
-const DENIED: u64 = 2;
-
-/// A client that subscribes to nothing and has rules for one type.
-struct Ruler {
-    hooks: Hooks,
-    client: Client,
-    kind: EventType,
-    /// Why nothing can be denied here.
-    cannot: Option<String>,
-}
-
-impl Ruler {
-    fn of(kind: EventType) -> Self {
-        let mut hooks = Hooks::load_for(kind.bit()).unwrap();
-        let client = Client::admit(&mut hooks, SLOT, LARGE, &[]);
-        let coverage = hooks.coverage().into_iter().find(|coverage| coverage.kind == kind);
-        let cannot = coverage.unwrap().deny.err();
-        Self { hooks, client, kind, cannot }
-    }
-
-    fn install(&mut self, text: &str) -> Result<(), RulesError> {
-        self.hooks.install_rules(SLOT, &RuleSet::from_toml(text).unwrap())
-    }
-
-    /// Of each rule in order: how often it matched and denied.
-    fn counts(&self) -> Vec<(u64, u64)> {
-        let counts = self.hooks.rule_counts(SLOT).unwrap();
-        counts.iter().map(|count| (count.matches, count.denies)).collect()
-    }
-
-    /// What the client was told since the last time.
-    fn told(&mut self) -> Vec<Record> {
-        self.client.seen.clear();
-        self.client.take();
-        let kind = self.kind.number();
-        self.client.seen.iter().filter(|record| record.kind() == kind).cloned().collect()
-    }
-}
-
-fn header(record: &Record) -> [u64; 4] {
-    ["classes", "rule", "outcome", "error"].map(|field| record.header(field))
-}
-
-/// A way to do a thing, by its name in docs/coverage.md. It gives the errno that it failed with.
-type Door<'a> = (&'a str, &'a mut dyn FnMut() -> i32);
-
-/// Has each door denied, in turn with EACCES and with EBUSY. What denies matches by the condition, and so
-/// do a rule that tells and one in dry run.
-#[track_caller]
-fn doors_are_denied(kind: EventType, condition: &str, doors: &mut [Door<'_>]) {
-    doors_are_denied_with(kind, condition, None, doors);
-}
-
-/// The same, where the kernel has an errno of its own for whatever the hook says.
-#[track_caller]
-fn doors_are_denied_with(
-    kind: EventType,
-    condition: &str,
-    own: Option<i32>,
-    doors: &mut [Door<'_>],
-) {
-    let mut ruler = Ruler::of(kind);
-    let rules = |action: &str, dry_run: bool| {
-        let name = kind.name();
-        let rule = |id: u32, action: &str| {
-            format!("[[rule]]\nid = {id}\nevent = \"{name}\"\n{condition}\naction = {action}\n")
-        };
-        let dry_run = format!("dry_run = {dry_run}\n");
-        rule(1, "\"notify\"") + &rule(2, action) + &dry_run + &rule(3, "\"allow\"")
-    };
-    if let Some(reason) = ruler.cannot.clone() {
-        assert!(!reason.is_empty());
-        let denies = rules("\"deny\"", false).replacen("notify", "allow", 1);
-        let refused = ruler.install(&denies).unwrap_err();
-        let why = matches!(
-            refused,
-            RulesError::CannotDeny { .. } | RulesError::CannotTell { rule: 1, .. }
-        );
-        assert!(why && !refused.to_string().is_empty(), "{refused}");
-        eprintln!("not looked for: {}: {refused}", kind.name());
-        return;
-    }
-    let before: Vec<i32> = doors.iter_mut().map(|(_, door)| door()).collect();
-    for (name, errno) in [("EACCES", 13), ("EBUSY", 16)] {
-        ruler.install(&rules(&format!("\"deny\"\nerror = \"{name}\""), false)).unwrap();
-        for (door, open) in doors.iter_mut() {
-            let (_, counted) = (ruler.told(), ruler.counts());
-            assert_eq!(open(), own.unwrap_or(errno), "{} by {door}", kind.name());
-            let told = ruler.told();
-            assert!(!told.is_empty(), "{} by {door}", kind.name());
-            for record in &told {
-                assert_eq!(header(record), [2, 2, DENIED, errno as u64], "{record:?}");
-            }
-            let times = told.len() as u64;
-            let more: Vec<_> = counted.iter().map(|(all, _)| all + times).collect();
-            assert_eq!(ruler.counts(), [(more[0], 0), (more[1], more[1]), (0, 0)]);
-        }
-    }
-    ruler.install(&rules("\"deny\"", true)).unwrap();
-    for ((_, door), before) in doors.iter_mut().zip(&before) {
-        ruler.told();
-        assert_eq!(door(), *before, "in dry run {} goes on", kind.name());
-        let told = ruler.told();
-        assert!(told.iter().all(|record| header(record)[..3] == [2, 1, 1]), "{told:?}");
-        assert!(!told.is_empty());
-    }
-    let counts = ruler.counts();
-    assert!(counts[0].0 >= doors.len() as u64, "{counts:?}");
-    assert!(counts.iter().all(|count| *count == (counts[0].0, 0)), "{counts:?}");
-    ruler.install("").unwrap();
-    for ((_, door), before) in doors.iter_mut().zip(&before) {
-        ruler.told();
-        assert_eq!(door(), *before, "without rules {} goes on", kind.name());
-        assert!(ruler.told().is_empty());
-    }
-    for (door, _) in doors {
-        door_of("rule", kind, door);
-    }
-}
 
 const READ_EXEC: i32 = libc::PROT_READ | libc::PROT_EXEC;
 const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -157,6 +39,11 @@ fn own_path() -> PathBuf {
 /// A condition for what this program does.
 fn by_ourselves() -> String {
     format!("actor.path = {:?}", own_path())
+}
+
+/// The errno that something failed with, or 0.
+fn failed<T>(done: std::io::Result<T>) -> i32 {
+    done.err().map_or(0, |error| error.raw_os_error().unwrap())
 }
 
 fn some_file(programs: &Programs) -> (PathBuf, File) {
@@ -182,6 +69,19 @@ fn an_exec_is_denied_with_the_errno_of_the_rule() {
     let condition = format!("file.path = {program:?}");
     let mut run = || executed(&script);
     doors_are_denied(EXEC, &condition, &mut [("execve of a script, by its interpreter", &mut run)]);
+
+    let nameless = memfd("denied", &fs::read("/bin/true").unwrap());
+    // What is open for writing is not executed.
+    let nameless = File::open(format!("/proc/self/fd/{}", nameless.as_raw_fd())).unwrap();
+    let condition = "file.path = \"/memfd:denied\"";
+    let mut execute = || executed_by_descriptor(nameless.as_raw_fd());
+    doors_are_denied(EXEC, condition, &mut [("execve of a memfd", &mut execute)]);
+    let gone = programs.copy("false");
+    let deleted = File::open(&gone).unwrap();
+    fs::remove_file(&gone).unwrap();
+    let condition = format!("file.path = {gone:?}");
+    let mut execute = || executed_by_descriptor(deleted.as_raw_fd());
+    doors_are_denied(EXEC, &condition, &mut [("execve of a deleted file", &mut execute)]);
 }
 
 #[test]
@@ -212,9 +112,20 @@ fn who_wants_hold_of_a_process_or_its_memory_is_denied_with_the_errno_of_the_rul
     let program = programs.copy("sleep");
     let subject = Subject::start_of(&program);
     let condition = format!("target.path = {program:?}");
+    // mm_access, kernel/fork.c
+    let own = Some(libc::EACCES);
+    let mem = subject.proc("mem");
     for kind in [EventType::PROCESS_TRACE, EventType::MEMORY_ACCESS] {
         doors_are_denied(kind, &condition, &mut [("ptrace", &mut || subject.seize())]);
+        let mut open = || opened_by_io_uring(&mem);
+        let mut doors: [Door<'_>; 1] = [("/proc/PID/mem by io_uring", &mut open)];
+        doors_are_denied_with(kind, &condition, own, &mut doors);
     }
+    let mut doors: [Door<'_>; 1] =
+        [("/proc/PID/environ and its like", &mut || failed(fs::read(subject.proc("environ"))))];
+    doors_are_denied_with(EventType::PROCESS_TRACE, &condition, own, &mut doors);
+    let mut doors: [Door<'_>; 1] = [("PTRACE_TRACEME", &mut has_itself_traced)];
+    doors_are_denied(EventType::PROCESS_TRACE, &by_ourselves(), &mut doors);
     let mut doors: [Door<'_>; 2] = [
         ("process_vm_readv", &mut || errno(subject.vm(libc::SYS_process_vm_readv))),
         ("process_vm_writev", &mut || errno(subject.vm(libc::SYS_process_vm_writev))),
@@ -222,9 +133,7 @@ fn who_wants_hold_of_a_process_or_its_memory_is_denied_with_the_errno_of_the_rul
     // process_vm_rw_core, mm/process_vm_access.c
     let own = Some(libc::EPERM);
     doors_are_denied_with(EventType::MEMORY_ACCESS, &condition, own, &mut doors);
-    let opened = || File::open(subject.proc("mem")).err();
-    let mut open = || opened().map_or(0, |error| error.raw_os_error().unwrap());
-    // mm_access, kernel/fork.c
+    let mut open = || failed(File::open(&mem));
     let own = Some(libc::EACCES);
     let mut doors: [Door<'_>; 1] = [("/proc/PID/mem", &mut open)];
     doors_are_denied_with(EventType::MEMORY_ACCESS, &condition, own, &mut doors);
@@ -251,6 +160,16 @@ fn a_file_that_is_to_become_an_image_is_denied_with_the_errno_of_the_rule() {
             ("mprotect", &mut || changed(READ_WRITE, READ_EXEC, PRIVATE, file)),
         ],
     );
+    fs::remove_file(&path).unwrap();
+    let mut map = || mapped(READ_EXEC, PRIVATE, file);
+    let mut doors: [Door<'_>; 1] = [("mmap of a deleted file", &mut map)];
+    doors_are_denied(EventType::IMAGE_MAP, &condition, &mut doors);
+    let nameless = memfd("denied", &[0; LENGTH]);
+    let condition = format!("file.path = \"/memfd:denied\"\n{}", by_ourselves());
+    let mut map = || mapped(READ_EXEC, PRIVATE, nameless.as_raw_fd());
+    doors_are_denied(EventType::IMAGE_MAP, &condition, &mut [("mmap of a memfd", &mut map)]);
+    let condition = format!("file.path = \"/SYSV00000000\"\n{}", by_ourselves());
+    doors_are_denied(EventType::IMAGE_MAP, &condition, &mut [("shmat", &mut attached)]);
 }
 
 #[test]
@@ -262,6 +181,13 @@ fn memory_that_is_to_be_executable_is_denied_with_the_errno_of_the_rule() {
         &condition,
         &mut [("mmap of anonymous memory", &mut || mapped(READ_EXEC, ANONYMOUS, -1))],
     );
+    let programs = Programs::new();
+    let (path, file) = some_file(&programs);
+    let of_file = format!("file.path = {path:?}\n{condition}");
+    let all = READ_WRITE | READ_EXEC;
+    let mut map = || mapped(all, PRIVATE, file.as_raw_fd());
+    let mut doors: [Door<'_>; 1] = [("mmap of a file writable and executable", &mut map)];
+    doors_are_denied(EventType::MEMORY_MAP, &of_file, &mut doors);
     let condition = condition + "\nbefore.any = [\"write\"]";
     doors_are_denied(
         EventType::MEMORY_PROTECT,
@@ -282,12 +208,13 @@ fn a_file_without_a_name_is_denied_with_the_errno_of_the_rule() {
     let (path, file) = some_file(&programs);
     fs::remove_file(path).unwrap();
     let file = file.as_raw_fd();
-    let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    let memory = File::from(rustix::fs::memfd_create("program", flags).unwrap());
-    (&memory).write_all(&fs::read("/bin/true").unwrap()).unwrap();
+    let memory = memfd("program", &fs::read("/bin/true").unwrap());
     let reopened = File::open(format!("/proc/self/fd/{}", memory.as_raw_fd())).unwrap();
     drop(memory);
     let program = PathBuf::from(format!("/proc/self/fd/{}", reopened.as_raw_fd()));
+    let gone = programs.copy("true");
+    let deleted = File::open(&gone).unwrap();
+    fs::remove_file(&gone).unwrap();
     doors_are_denied(
         EventType::MEMORY_FILELESS,
         &by_ourselves(),
@@ -295,6 +222,8 @@ fn a_file_without_a_name_is_denied_with_the_errno_of_the_rule() {
             ("mmap of a deleted file", &mut || mapped(READ_EXEC, PRIVATE, file)),
             ("mprotect of a deleted file", &mut || changed(READ_WRITE, READ_EXEC, PRIVATE, file)),
             ("exec of a memfd", &mut || executed(&program)),
+            ("execveat of a memfd", &mut || executed_by_descriptor(reopened.as_raw_fd())),
+            ("execveat of a deleted file", &mut || executed_by_descriptor(deleted.as_raw_fd())),
         ],
     );
 }

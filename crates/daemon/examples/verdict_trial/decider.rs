@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A client that is asked about one type of event, and answers as its arguments say:
-//! `decide CLIENT EVENT allow | deny ERRNO | never [DEADLINE_MS]`. It says `ready`, and then a line
+//! `decide CLIENT EVENT allow | deny ERRNO | deny-second ERRNO | never [DEADLINE_MS]`. It says `ready`, and then a line
 //! for each question: what it is about. It ends with its input.
 
 use std::time::Duration;
@@ -23,13 +23,17 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     let mut session = SessionOptions::new(client).open()?;
     session.subscribe(&[Subscription { deadline, ..Subscription::new(event, [Class::Ask]) }])?;
     say("ready")?;
+    let mut asked = 0;
     while !is_over()? {
         let mut events = session.events();
         let Some(event) = events.next(Some(Duration::from_millis(50)))? else { continue };
         if !event.record.is_ask() {
             continue;
         }
+        asked += 1;
         match policy.as_str() {
+            "deny-second" if asked < 2 => event.answer(Verdict::allow())?,
+            "deny-second" => event.answer(Verdict::deny(error))?,
             "allow" => event.answer(Verdict::allow().cacheable())?,
             "deny" => event.answer(Verdict::deny(error))?,
             _ => {}

@@ -2,16 +2,18 @@
 //! What is asked about, done: each gives the errno of the system call itself.
 
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::ptr;
 
 use anyhow::Context;
 use io_uring::{IoUring, opcode, types};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 /// What a call came to: the errno, or nothing.
 pub(crate) type Came = Result<(), i32>;
@@ -19,6 +21,13 @@ pub(crate) type Came = Result<(), i32>;
 /// What is executed, and what is mapped executable.
 pub(crate) const PROGRAM: &str = "/tried/busybox-unknown";
 pub(crate) const IMAGE: &str = "/tried/image";
+/// A script that the first interprets.
+pub(crate) const SCRIPT: &str = "/tried/script";
+/// A file that is deleted before it is used, and what one in memory is called.
+pub(crate) const DELETED: &str = "/tried/deleted";
+pub(crate) const MEMFD: &str = "/memfd:tried";
+/// What shared memory is called.
+pub(crate) const SHARED: &str = "/SYSV00000000";
 
 /// Where files are watched, and where not. The first is named by the grants.
 pub(crate) const WATCHED: &str = "/tried/watched";
@@ -33,8 +42,17 @@ const KEXEC_FILE_NO_INITRAMFS: libc::c_ulong = 4;
 pub(crate) enum Deed {
     /// execve(2)
     Execute,
+    /// The same of a script, of a file in memory and of one that was deleted.
+    ExecuteScript,
+    ExecuteMemfd,
+    ExecuteDeleted,
     /// mmap(2), executable, of a file
     Map,
+    /// The same of a file in memory and of one that was deleted.
+    MapMemfd,
+    MapDeleted,
+    /// shmat(2), executable
+    Attach,
     /// finit_module(2)
     ModuleFromFile,
     /// init_module(2)
@@ -61,7 +79,13 @@ impl Deed {
     pub(crate) fn door(self) -> &'static str {
         match self {
             Self::Execute => "execve",
+            Self::ExecuteScript => "execve of a script, by its name",
+            Self::ExecuteMemfd => "execve of a memfd",
+            Self::ExecuteDeleted => "execve of a deleted file",
             Self::Map => "mmap",
+            Self::MapMemfd => "mmap of a memfd",
+            Self::MapDeleted => "mmap of a deleted file",
+            Self::Attach => "shmat",
             Self::ModuleFromFile => "finit_module",
             Self::ModuleFromMemory => "init_module",
             Self::Program => "bpf, BPF_PROG_LOAD",
@@ -110,6 +134,45 @@ fn opened_by_ring(path: &str) -> anyhow::Result<Came> {
     Ok(Ok(()))
 }
 
+/// Executes a file by one of our descriptors of it.
+fn executed(file: &File) -> Came {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let ran = Command::new(path).arg0("busybox").arg("true").status();
+    ran.map(|_| ()).map_err(|error| error.raw_os_error().unwrap_or(0))
+}
+
+/// A copy of the program that has no name any more.
+fn deleted() -> anyhow::Result<File> {
+    fs::copy(PROGRAM, DELETED)?;
+    let file = File::open(DELETED)?;
+    fs::remove_file(DELETED)?;
+    Ok(file)
+}
+
+/// A copy of the program in memory.
+fn memfd() -> anyhow::Result<File> {
+    let file = memfd_create("tried", MemfdFlags::CLOEXEC)?;
+    let mut file = File::from(file);
+    io::copy(&mut File::open(PROGRAM)?, &mut file)?;
+    // What is open for writing is not executed.
+    Ok(File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?)
+}
+
+/// Attaches shared memory executable, and gives it back.
+fn attach() -> Came {
+    // SAFETY: what is attached, at an address of the kernel's choice, is given back at once.
+    unsafe {
+        let id = libc::shmget(libc::IPC_PRIVATE, 4096, 0o700 | libc::IPC_CREAT);
+        let start = libc::shmat(id, ptr::null(), libc::SHM_EXEC);
+        let attached = came(start as i64);
+        if attached.is_ok() {
+            libc::shmdt(start);
+        }
+        libc::shmctl(id, libc::IPC_RMID, ptr::null_mut());
+        attached
+    }
+}
+
 /// Maps a file executable, and gives the mapping back.
 fn map(file: &File) -> Came {
     const LENGTH: usize = 4096;
@@ -135,7 +198,18 @@ impl Deeds {
                 let ran = Command::new(PROGRAM).arg0("busybox").arg("true").status();
                 ran.map(|_| ()).map_err(|error| error.raw_os_error().unwrap_or(0))
             }
+            Deed::ExecuteScript => {
+                fs::write(SCRIPT, format!("#!{PROGRAM} true\n"))?;
+                fs::set_permissions(SCRIPT, Permissions::from_mode(0o755))?;
+                let ran = Command::new(SCRIPT).stderr(Stdio::null()).status();
+                ran.map(|_| ()).map_err(|error| error.raw_os_error().unwrap_or(0))
+            }
+            Deed::ExecuteMemfd => executed(&memfd()?),
+            Deed::ExecuteDeleted => executed(&deleted()?),
             Deed::Map => map(&File::open(IMAGE)?),
+            Deed::MapMemfd => map(&memfd()?),
+            Deed::MapDeleted => map(&deleted()?),
+            Deed::Attach => attach(),
             Deed::ModuleFromFile => {
                 let file = File::open(&self.module)?;
                 // SAFETY: an open file and a text that ends with a zero.

@@ -17,6 +17,7 @@ mod doctor;
 mod events;
 mod figures;
 mod finding;
+mod firmware;
 mod gate;
 mod grants;
 mod killed;
@@ -27,6 +28,7 @@ mod outside;
 mod ringfence_check;
 mod rules;
 mod rules_enforced;
+mod tests_in_guest;
 mod trial;
 mod verdicts;
 mod watch_churn;
@@ -46,6 +48,7 @@ pub fn all() -> Vec<Scenario> {
         attacks_outside::SCENARIO,
         mutations::SCENARIO,
         events::SCENARIO,
+        firmware::SCENARIO,
         watch_churn::SCENARIO,
         churn::SCENARIO,
         gate::SCENARIO,
@@ -80,6 +83,7 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         "crowd" => 90,
         "killed" => 250,
         "finding" => 60,
+        "firmware" => 30,
         "doctor" => 20,
         figures::NAME => 120,
         "boots" => 10,

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a process does that rules can deny. Each gives the errno that it failed with, or 0.
 
+use std::ffi::CString;
 use std::fs::{self, File};
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::ptr;
 use std::time::{Duration, Instant};
+
+use io_uring::{IoUring, opcode, types};
 
 /// How much is mapped, in bytes.
 pub(crate) const LENGTH: usize = 8192;
@@ -21,6 +24,101 @@ pub(crate) fn errno(result: i64) -> i32 {
 pub(crate) fn executed(program: &Path) -> i32 {
     let child = Command::new(program).stdout(Stdio::null()).spawn();
     child.map(|mut child| child.wait().unwrap()).err().map_or(0, |e| e.raw_os_error().unwrap())
+}
+
+/// A file in memory.
+pub(crate) fn memfd(name: &str, bytes: &[u8]) -> File {
+    let file = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let mut file = File::from(file);
+    file.write_all(bytes).unwrap();
+    file
+}
+
+/// Does something in a child that ends with the errno that it gives. Gives its number and the errno.
+fn forked(act: impl FnOnce() -> i32) -> (u32, i32) {
+    // SAFETY: the child makes the system calls of `act`, takes no memory, and ends.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            libc::_exit(act());
+        }
+        assert!(child > 0);
+        let mut status = 0;
+        assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+        assert!(libc::WIFEXITED(status), "status {status:#x}");
+        (child as u32, libc::WEXITSTATUS(status))
+    }
+}
+
+/// `errno` where no memory can be taken.
+fn errno_in_child() -> i32 {
+    // SAFETY: it is there in each thread.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Executes what a descriptor stands for, in a child whose number is given.
+pub(crate) fn execute(file: RawFd) -> (u32, i32) {
+    let (empty, none) = (CString::default(), ptr::null::<libc::c_char>());
+    // busybox goes by its name.
+    let arguments = [c"true".as_ptr(), none];
+    let environment = [none];
+    forked(|| {
+        let (list, flags) = (arguments.as_ptr(), libc::AT_EMPTY_PATH);
+        // SAFETY: lists of strings that end; the child is our own.
+        unsafe {
+            let environment = environment.as_ptr();
+            libc::syscall(libc::SYS_execveat, file, empty.as_ptr(), list, environment, flags);
+        }
+        errno_in_child()
+    })
+}
+
+/// Of a program that could not be executed.
+pub(crate) fn executed_by_descriptor(file: RawFd) -> i32 {
+    execute(file).1
+}
+
+/// A child has itself traced, and ends.
+pub(crate) fn has_itself_traced() -> i32 {
+    let trace_me = || {
+        // SAFETY: a plain system call; who ends is not held up by a tracer that waits for its end.
+        let traced = unsafe { libc::ptrace(libc::PTRACE_TRACEME) };
+        if traced == -1 { errno_in_child() } else { 0 }
+    };
+    forked(trace_me).1
+}
+
+/// Opens a file for reading by io_uring, without a call of the open family.
+pub(crate) fn opened_by_io_uring(path: &str) -> i32 {
+    let path = CString::new(path).unwrap();
+    let mut ring = IoUring::new(1).unwrap();
+    let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).build();
+    // SAFETY: the path lives until the entry is completed, which is waited for.
+    unsafe { ring.submission().push(&entry).unwrap() };
+    ring.submit_and_wait(1).unwrap();
+    let done = ring.completion().next().unwrap().result();
+    if done < 0 {
+        return -done;
+    }
+    // SAFETY: a descriptor that was just made for us.
+    drop(unsafe { OwnedFd::from_raw_fd(done) });
+    0
+}
+
+/// Attaches shared memory executable, and gives it back.
+pub(crate) fn attached() -> i32 {
+    // SAFETY: plain system calls; what they map is given back.
+    unsafe {
+        let id = libc::shmget(libc::IPC_PRIVATE, LENGTH, 0o700 | libc::IPC_CREAT);
+        assert!(id >= 0);
+        let at = libc::shmat(id, ptr::null(), libc::SHM_EXEC);
+        let failed = errno(at as i64);
+        if failed == 0 {
+            assert_eq!(libc::shmdt(at), 0);
+        }
+        libc::shmctl(id, libc::IPC_RMID, ptr::null_mut());
+        failed
+    }
 }
 
 /// A child that waits to be looked into.

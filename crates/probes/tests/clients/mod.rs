@@ -6,6 +6,7 @@ pub(crate) mod deeds;
 pub(crate) mod listener;
 pub(crate) mod record;
 pub(crate) mod ring;
+pub(crate) mod ruler;
 
 use std::fs;
 use std::path::{Path, PathBuf};
