@@ -92,16 +92,18 @@ fn flood(client: &str) -> anyhow::Result<()> {
             if let Some(event) = events.next(Some(STEP))? {
                 last = event.record.header().event_id;
                 if event.record.is_ask() {
+                    // Either may be refused, as this client's own flood takes the room for answers that come
+                    // before their question: so both allow.
                     event.answer(Verdict::allow())?;
-                    let _ = event.answer(Verdict::deny(1));
+                    let _ = event.answer(Verdict::allow());
                     asked += 1;
                 }
             }
         }
-        // About what is over or was never asked; what is still to be asked it could deny. Nobody reads the
-        // refusals, so the socket may be full.
+        // About what is long over or was never asked; what is still to be asked it could deny. Nobody reads
+        // the refusals, so the socket may be full.
         for number in 0..200 {
-            let event = last.saturating_sub(number);
+            let event = last.saturating_sub(10_000 + number);
             sent += u64::from(session.verdict(event, Verdict::deny(1)).is_ok());
         }
     }
