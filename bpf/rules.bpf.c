@@ -15,6 +15,8 @@
  * A root that is new is marked by going through all tasks, with what real_parent says now
  * (rules_mark); twice, because what is made meanwhile has the mark that its parent had.
  *
+ * User space that ends leaves the marks, in a map that the next one goes on with.
+ *
  * Limits. 64 roots. What had lost its parent before its root was marked is not found any more.
  */
 #include "lib/kernel_types.h"
@@ -51,6 +53,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct rules_marking);
 } rules_marking SEC(".maps");
+
+/* Kept with rules_lineages when user space ends, for who makes sense of the marks next. */
+struct {
+	__uint(type, RULES_MAP_ARRAY);
+	__uint(max_entries, RULES_ROOTS);
+	__type(key, __u32);
+	__type(value, struct rules_root);
+} rules_roots SEC(".maps");
 
 /* Cleared bits say nothing, so a mark is only made where there is something to inherit. */
 static __always_inline int inherit(struct task_struct *child)

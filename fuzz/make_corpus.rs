@@ -35,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         write(&corpus, target, name, &bytes)?;
     }
     grants(&corpus)?;
+    of_the_daemon(&corpus)?;
     let mut count = 0;
     for entry in std::fs::read_dir(kernels).map_err(|error| format!("{kernels}: {error}"))? {
         let file = entry?.path().join("vmlinuz");
@@ -66,6 +67,18 @@ fn grants(corpus: &Path) -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+/// Lines of the guard as the tests have them, and rules as they are kept.
+fn of_the_daemon(corpus: &Path) -> Result<(), Box<dyn Error>> {
+    let lines = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/daemon/tests/guard-lines.jsonl");
+    for (number, line) in std::fs::read_to_string(lines)?.lines().enumerate() {
+        write(corpus, "guard_line", &format!("{number}"), line.as_bytes())?;
+    }
+    let rule = "[[rule]]\nid = 1\nevent = \"process_exec\"\naction = \"deny\"\nfile.path = \"/a\"\n";
+    let kept = serde_json::json!({ "text": rule, "dry_run": true });
+    write(corpus, "kept", "rules", kept.to_string().as_bytes())?;
+    write(corpus, "kept", "digests", &[7; 64])
 }
 
 /// The largest module that is an input, and how many of one kernel are.

@@ -118,14 +118,10 @@ impl Kept {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             read => Some(read.with_context(|| path.display().to_string())?),
         };
-        let Rules { text, dry_run } = match &bytes {
-            Some(bytes) => serde_json::from_slice(bytes).with_context(wrong)?,
-            None => Rules { text: "".into(), dry_run: false },
+        let (text, set) = match &bytes {
+            Some(bytes) => rules_of(bytes).with_context(wrong)?,
+            None => Default::default(),
         };
-        let mut set = RuleSet::from_toml(&text).with_context(wrong)?;
-        if dry_run {
-            set.rules.iter_mut().for_each(|rule| rule.dry_run = true);
-        }
         let mut collections = BTreeMap::new();
         for entry in fs::read_dir(&directory)? {
             let name = entry?.file_name();
@@ -137,18 +133,13 @@ impl Kept {
             };
             let path = directory.join(file_of(name, algorithm));
             let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
-            let (digests, rest) = bytes.as_chunks::<DIGEST_BYTES>();
-            ensure!(
-                is_name(name) && rest.is_empty() && digests.len() <= DIGESTS,
-                "{} is not what was written there: {} bytes",
-                path.display(),
-                bytes.len()
-            );
-            let collection = Collection::new(algorithm, digests.to_vec())
-                .with_context(|| path.display().to_string())?;
+            ensure!(is_name(name), "{} is no name of a collection", path.display());
+            let collection = collection_of(algorithm, &bytes);
+            let collection = collection
+                .with_context(|| format!("{} is not what was written there", path.display()))?;
             collections.insert(name.to_owned(), collection);
         }
-        Ok(Some(Saved { text: text.into_owned(), set, collections }))
+        Ok(Some(Saved { text, set, collections }))
     }
 
     fn write(&self, client: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -160,6 +151,29 @@ impl Kept {
         file.write_all(bytes)?;
         fs::rename(&new, directory.join(name))
     }
+}
+
+/// What is kept of rules: their text, and what it says.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn rules_of(bytes: &[u8]) -> anyhow::Result<(String, RuleSet)> {
+    let Rules { text, dry_run } = serde_json::from_slice(bytes)?;
+    let mut set = RuleSet::from_toml(&text)?;
+    if dry_run {
+        set.rules.iter_mut().for_each(|rule| rule.dry_run = true);
+    }
+    Ok((text.into_owned(), set))
+}
+
+/// What is kept of a collection.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn collection_of(algorithm: Algorithm, bytes: &[u8]) -> anyhow::Result<Collection> {
+    let (digests, rest) = bytes.as_chunks::<DIGEST_BYTES>();
+    ensure!(rest.is_empty() && digests.len() <= DIGESTS, "it has {} bytes", bytes.len());
+    Ok(Collection::new(algorithm, digests.to_vec())?)
 }
 
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512Truncated];

@@ -28,7 +28,8 @@ fn run(settings: &Settings) -> anyhow::Result<()> {
     let signals = Signals::catch().context("catching signals")?;
     // Before the kernel is told anything: what another one keeps is not to be taken from it.
     let kept = if settings.forget { None } else { Some(Kept::open(&settings.state)?) };
-    let kernel = LiveKernel::load(&settings.ask_directory)?;
+    let pins = kept.is_some().then_some(settings.pins.as_path());
+    let kernel = LiveKernel::load(&settings.ask_directory, pins)?;
     let mut control = Control::new(kernel, settings.grants.clone())?;
     if let Some(kept) = kept {
         control.keep_rules(kept, &settings.pins);

@@ -15,7 +15,7 @@ use support::{CLIENT, Daemon};
 /// A daemon on the kernel whose grant is for this executable as nobody.
 fn daemon() -> Daemon {
     let text = grant_for_nobody().replace("[events.process_fork]", "[events.process_exit]");
-    let daemon = Daemon::start_on(LiveKernel::load(&[]).unwrap(), &text);
+    let daemon = Daemon::start_on(LiveKernel::load(&[], None).unwrap(), &text);
     open_for_all(daemon.socket.parent().unwrap());
     daemon
 }
@@ -98,7 +98,7 @@ fn coverage_says_what_this_host_gives() {
             assert!(availability[wanted].as_str().is_some_and(|text| !text.is_empty()), "{row}");
         }
     }
-    let kernel = LiveKernel::load(&[]).unwrap();
+    let kernel = LiveKernel::load(&[], None).unwrap();
     let exec = broker::event::EventType::from_name("process_exec").unwrap();
     assert!(kernel.availability(exec, broker::event::Class::Notify).is_there());
 }

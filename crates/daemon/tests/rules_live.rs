@@ -22,7 +22,7 @@ fn execute() -> std::io::Result<u32> {
 #[ignore = "root: loads BPF programs"]
 fn a_client_is_told_by_its_rules_denies_what_this_host_can_deny_and_leaves_them_behind() {
     let text = grant_for_nobody().replace("\"ask\"", "\"rule\"");
-    let daemon = Daemon::start_on(LiveKernel::load(&[]).unwrap(), &text);
+    let daemon = Daemon::start_on(LiveKernel::load(&[], None).unwrap(), &text);
     open_for_all(daemon.socket.parent().unwrap());
     let said = as_nobody("part_of_a_client_that_has_rules", &daemon.socket);
     print!("{said}");

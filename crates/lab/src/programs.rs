@@ -51,9 +51,10 @@ impl Programs {
 }
 
 /// Programs of tests that are run in guests.
-const TESTS: [&str; 8] = [
+const TESTS: [&str; 9] = [
     "doors",
     "events",
+    "firmware",
     "lsm_events",
     "rings",
     "rules_enforced",

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Programs that stay attached when this process ends: their links are files of a file system of type bpf.
+//! Programs that stay attached when this process ends, and maps that stay: their files are in a file system
+//! of type bpf.
 //!
 //! Each process has a directory of its own below the one that is given, so that what an earlier one left can
 //! be let go as a whole once this one's own programs do the same.
@@ -9,7 +10,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use libbpf_rs::Link;
+use libbpf_rs::{Link, MapHandle};
 use rustix::fs::statfs;
 
 use crate::error::ProbeError;
@@ -28,6 +29,14 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
+    /// A map that an earlier process left below this directory, the last one first.
+    pub(crate) fn map_of_older(directory: &Path, name: &str) -> Option<MapHandle> {
+        let mut older = numbered(directory).ok()?;
+        older.sort_unstable();
+        let mut files = older.into_iter().rev().map(|(_, path)| path.join(name));
+        files.find_map(|file| MapHandle::from_pinned_path(file).ok())
+    }
+
     /// Below this directory, which is made if it is not there.
     pub(crate) fn below(directory: &Path) -> Result<Self, ProbeError> {
         let failed = |error: io::Error| ProbeError::Failed {
@@ -54,15 +63,7 @@ impl Pins {
                 ),
             });
         }
-        let entries = fs::read_dir(directory).map_err(failed)?;
-        let mut numbered = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(failed)?.file_name();
-            // What has another name is not ours.
-            if let Some(number) = name.to_str().and_then(|name| name.parse::<u64>().ok()) {
-                numbered.push((number, directory.join(name)));
-            }
-        }
+        let numbered = numbered(directory).map_err(failed)?;
         let next = numbered.iter().map(|(number, _)| number + 1).max().unwrap_or(0);
         let own = directory.join(next.to_string());
         private.create(&own).map_err(failed)?;
@@ -74,6 +75,26 @@ impl Pins {
         match link.pin_path() {
             Some(_) => Ok(()),
             None => object::with_libbpf(WHAT, || link.pin(self.own.join(name))),
+        }
+    }
+
+    /// Has a map stay when this process ends.
+    pub(crate) fn keep_map(&self, map: &mut MapHandle, name: &str) -> Result<(), ProbeError> {
+        let file = self.own.join(name);
+        match file.exists() {
+            true => Ok(()),
+            false => object::with_libbpf(WHAT, || map.pin(file)),
+        }
+    }
+
+    /// Has a map go with this process after all.
+    pub(crate) fn let_map_go(&self, name: &str) -> Result<(), ProbeError> {
+        match fs::remove_file(self.own.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ProbeError::Failed {
+                what: "letting go of a map",
+                reason: format!("{}: {error}", self.own.join(name).display()),
+            }),
+            _ => Ok(()),
         }
     }
 
@@ -91,6 +112,19 @@ impl Pins {
         }
         Ok(())
     }
+}
+
+/// The directories of processes below this one, with their numbers.
+fn numbered(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut numbered = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        // What has another name is not ours.
+        if let Some(number) = name.to_str().and_then(|name| name.parse::<u64>().ok()) {
+            numbered.push((number, directory.join(name)));
+        }
+    }
+    Ok(numbered)
 }
 
 /// Has a program end with this process, or with its link, whether it was to stay or not.

@@ -176,6 +176,10 @@ fn who_looks_into_a_process_or_takes_hold_of_it_is_told_of() {
         fs::read(subject.proc("environ")).unwrap();
     });
     listener.door("/proc/PID/environ and its like");
+    listener.hear_of(&subject, &[("access", look)], || {
+        fs::read_link(subject.proc("exe")).unwrap();
+    });
+    listener.door("/proc/PID/exe and its like");
     listener.hear_of(&subject, &[("access", hold)], || {
         File::open(subject.proc("mem")).unwrap();
     });

@@ -42,8 +42,10 @@ const MISSED_EACH: Duration = Duration::from_secs(1);
 impl LiveKernel {
     /// Loads the programs. Nothing is attached before somebody subscribes. If there are
     /// `ask_directories`, only what is executed there is asked about, through fanotify.
-    pub fn load(ask_directories: &[PathBuf]) -> Result<Self, KernelError> {
-        let hooks = Hooks::load().map_err(failed("loading the programs of events"))?;
+    /// With `pins`, goes on with what an earlier daemon left there.
+    pub fn load(ask_directories: &[PathBuf], pins: Option<&Path>) -> Result<Self, KernelError> {
+        let hooks = pins.map_or_else(Hooks::load, Hooks::load_after);
+        let hooks = hooks.map_err(failed("loading the programs of events"))?;
         let keys = ProcessKeys::load().map_err(failed("loading the program for process keys"))?;
         let coverage = hooks.coverage();
         let asking = Asking::open(&hooks, ask_directories)?;

@@ -43,15 +43,16 @@ nth() {
 
 # Rests, while the kernel stays as it was changed, for `factor` times the processor time that the change took:
 # whoever watches looks at it meanwhile, and all kinds together leave him some of the processor. `least`
-# hundredths of a second at least, not always the same, and in steps, so that the end comes soon.
-factor=10
-least=400
+# hundredths of a second at least, not always the same, and in steps, so that the end comes soon. `rest N` is
+# never longer than that, while the kernel is changed in a way that makes all else slow.
+factor=20
+least=500
 several=1
 rest() {
-	local before=$used left step
+	local before=$used left step most=${1:-2000}
 	count_time
 	left=$((factor * (used - before) + least * (1 + round % 4) / 2))
-	[ $left -lt 2000 ] || left=2000
+	[ $left -lt "$most" ] || left=$most
 	while [ $left -gt 0 ] && [ ! -e /run/churn/stop ]; do
 		step=$((left < 300 ? left : 300))
 		left=$((left - step))
@@ -94,7 +95,7 @@ tracer_round() {
 	*) put $tracing/set_ftrace_filter "$(seq -s ' ' $((1 + round)) 97 30000)" ;;
 	esac
 	put $tracing/current_tracer "$(nth "$round" function function function_graph)"
-	rest
+	rest 150
 	put $tracing/current_tracer nop
 	put $tracing/set_ftrace_filter ''
 	rest
@@ -114,7 +115,7 @@ tracepoints_round() {
 		sched kmem block irq timer workqueue signal task cgroup raw_syscalls rcu writeback)
 	[ -e "$events/enable" ] || return 0
 	put "$events/enable" 1
-	rest
+	rest 150
 	put "$events/enable" 0
 	rest
 }
@@ -214,7 +215,7 @@ modules_end() { :; }
 
 cpus_can() { [ -e /sys/devices/system/cpu/cpu1/online ]; }
 # What a processor changes before it is heard is lost to the journal, so it does not come and go all the time.
-cpus_begin() { least=200; }
+cpus_begin() { least=400; }
 cpus_round() {
 	put /sys/devices/system/cpu/cpu1/online 0
 	[ $((round % 4)) = 0 ] || rest
@@ -226,10 +227,10 @@ cpus_end() { :; }
 # --- KFENCE ---------------------------------------------------------------------------------------
 
 kfence_can() { [ -e /sys/module/kfence/parameters/sample_interval ]; }
-kfence_begin() { least=200; }
+kfence_begin() { least=400; }
 kfence_round() {
 	put /sys/module/kfence/parameters/sample_interval "$(nth "$round" 1 10 100)"
-	rest
+	rest 200
 	put /sys/module/kfence/parameters/sample_interval 0
 	rest
 }

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -148,7 +149,19 @@ impl Hooks {
     /// # Errors
     /// See [`Hooks::load`].
     pub fn load_for(types: u64) -> Result<Self, ProbeError> {
-        let rules = Rules::load()?;
+        Self::load_with(types, Rules::load()?)
+    }
+
+    /// Loads all programs, to go on with what an earlier process left below this directory
+    /// ([`Hooks::keep_rules`]): who descends from whom, as far as its rules asked for that.
+    ///
+    /// # Errors
+    /// See [`Hooks::load`].
+    pub fn load_after(pins: &Path) -> Result<Self, ProbeError> {
+        Self::load_with(u64::MAX, Rules::load_after(Some(pins))?)
+    }
+
+    fn load_with(types: u64, rules: Rules) -> Result<Self, ProbeError> {
         let objects = Objects::load(types, &rules)?;
         let mut state = State::map(objects.map("state")?.as_fd())?;
         let checked = objects.checked();

@@ -33,7 +33,9 @@ impl Hooks {
     /// # Errors
     /// When a file cannot be removed.
     pub fn let_go_of_older(&mut self) -> Result<(), ProbeError> {
-        self.pins.as_mut().map_or(Ok(()), Pins::let_go_of_older)
+        self.rules.forget_the_rest()?;
+        self.pins.as_mut().map_or(Ok(()), Pins::let_go_of_older)?;
+        self.attach()
     }
 
     /// Puts a client's rules in the place of those it had, and has the hooks that they need attached.

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::path::Path;
 
-use libbpf_rs::{Iter, Link, Object};
+use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, Object};
 use rules::abi;
 use rules::model::ProcessKey;
 
@@ -28,12 +29,53 @@ pub(super) struct Marking {
     pub(super) reserved: u32,
 }
 
+/// `struct rules_root`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(super) struct Named {
+    pub(super) pid: u32,
+    pub(super) reserved: u32,
+    pub(super) start: u64,
+}
+
+impl Named {
+    fn bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&self.pid.to_ne_bytes());
+        bytes[8..].copy_from_slice(&self.start.to_ne_bytes());
+        bytes
+    }
+
+    fn key(bytes: &[u8]) -> Option<ProcessKey> {
+        let (pid, rest) = bytes.split_first_chunk()?;
+        let start = u64::from_ne_bytes(*rest.get(4..)?.first_chunk()?);
+        let key = ProcessKey { pid: u32::from_ne_bytes(*pid), start };
+        (key.pid != 0).then_some(key)
+    }
+}
+
 /// Programs that do the same: bpf/lib/again.h.
 const INHERIT: [&str; 3] = ["rules_inherit", "rules_inherit_again", "rules_inherit_last"];
+
+/// The marks of tasks, and whose they are.
+const MARKS: &str = "rules_lineages";
+const ROOTS: &str = "rules_roots";
+
+/// The maps of an earlier process below this directory, if it had marks and they are laid out as here.
+pub(super) fn left(pins: &Path) -> Option<[(&'static str, MapHandle); 2]> {
+    let older = |name, size| {
+        let map = Pins::map_of_older(pins, name)?;
+        (map.value_size() as usize == size).then_some((name, map))
+    };
+    // struct rules_lineage has two words.
+    Some([older(MARKS, 16)?, older(ROOTS, size_of::<Named>())?])
+}
 
 #[derive(Debug)]
 pub(super) struct Lineage {
     object: Object,
+    marks: MapHandle,
+    names: MapHandle,
     /// Mark new tasks as long as they are there, which they are while there are roots.
     inherit: Option<([Link; 3], Own)>,
     mark: Link,
@@ -46,6 +88,8 @@ struct Root {
     number: u32,
     /// Slots of the clients whose rules ask for it.
     clients: u64,
+    /// An earlier process marked it, and nobody has asked for it yet.
+    left: bool,
 }
 
 impl Lineage {
@@ -61,7 +105,25 @@ impl Lineage {
             own.add(Kind::Program, program.as_fd())?;
         }
         let mark = link(&object, "rules_mark", own)?;
-        Ok(Self { object, inherit: None, mark, marking, roots: BTreeMap::new() })
+        let (marks, names) = (handle(&object, MARKS)?, handle(&object, ROOTS)?);
+        own.add(Kind::Map, names.as_fd())?;
+        let mut roots = BTreeMap::new();
+        for number in 0..abi::ROOTS as u32 {
+            let what = "reading whose descendants are marked";
+            let named = || names.lookup(&number.to_ne_bytes(), MapFlags::ANY);
+            let named = object::with_libbpf(what, named)?.unwrap_or_default();
+            if let Some(key) = Named::key(&named) {
+                roots.insert(key, Root { number, clients: 0, left: true });
+            }
+        }
+        Ok(Self { object, marks, names, inherit: None, mark, marking, roots })
+    }
+
+    /// Writes down whose a number is.
+    fn name(&self, number: u32, named: Named) -> Result<(), ProbeError> {
+        object::with_libbpf("writing down whose descendants are marked", || {
+            self.names.update(&number.to_ne_bytes(), &named.bytes(), MapFlags::ANY)
+        })
     }
 
     /// The number of a root.
@@ -75,11 +137,17 @@ impl Lineage {
         keys: &[ProcessKey],
         slot: u32,
     ) -> Result<BTreeMap<ProcessKey, u32>, RulesError> {
+        if !keys.is_empty() && self.inherit.is_none() {
+            let mut own = Own::default();
+            let [first, again, last] = INHERIT.map(|name| link(&self.object, name, &mut own));
+            self.inherit = Some(([first?, again?, last?], own));
+        }
         let mut numbers = BTreeMap::new();
         for key in keys {
             let number = match self.roots.get_mut(key) {
                 Some(root) => {
                     root.clients |= 1 << slot;
+                    root.left = false;
                     root.number
                 }
                 None => self.add(*key, slot)?,
@@ -95,12 +163,8 @@ impl Lineage {
         if number as usize >= abi::ROOTS {
             return Err(RulesError::TooManyRoots);
         }
-        if self.inherit.is_none() {
-            let mut own = Own::default();
-            let [first, again, last] = INHERIT.map(|name| link(&self.object, name, &mut own));
-            self.inherit = Some(([first?, again?, last?], own));
-        }
-        self.roots.insert(key, Root { number, clients: 1 << slot });
+        self.name(number, Named { pid: key.pid, start: key.start, ..Named::default() })?;
+        self.roots.insert(key, Root { number, clients: 1 << slot, left: false });
         let marking =
             Marking { pid: key.pid, root: number, start: key.start, ..Marking::default() };
         // Twice: what is made meanwhile has the mark that its parent had.
@@ -116,17 +180,23 @@ impl Lineage {
                 root.clients &= !(1 << slot);
             }
         }
-        let unused: Vec<_> = self
-            .roots
-            .iter()
-            .filter(|(_, root)| root.clients == 0)
-            .map(|(k, r)| (*k, *r))
-            .collect();
+        self.forget(|root| root.clients == 0 && !root.left)
+    }
+
+    /// Forgets what an earlier process marked and nobody has asked for.
+    pub(super) fn forget_the_rest(&mut self) -> Result<(), ProbeError> {
+        self.forget(|root| root.left)
+    }
+
+    fn forget(&mut self, unused: impl Fn(&Root) -> bool) -> Result<(), ProbeError> {
+        let unused = self.roots.iter().filter(|(_, root)| unused(root));
+        let unused: Vec<_> = unused.map(|(key, root)| (*key, *root)).collect();
         for (key, root) in unused {
             // The number is free again when nobody has its mark, also not by inheritance meanwhile.
             let marking = Marking { root: root.number, clear: 1, ..Marking::default() };
             self.walk(marking)?;
             self.walk(marking)?;
+            self.name(root.number, Named::default())?;
             self.roots.remove(&key);
         }
         if self.roots.is_empty() {
@@ -138,10 +208,17 @@ impl Lineage {
         Ok(())
     }
 
-    /// Has what marks new tasks stay attached when this process ends.
+    /// Has what marks new tasks, and the marks, stay when this process ends, if there are any.
     pub(super) fn pin(&mut self, pins: &Pins) -> Result<(), ProbeError> {
         let links = self.inherit.iter_mut().flat_map(|(links, _)| links);
-        links.zip(INHERIT).try_for_each(|(link, name)| pins.keep(link, name))
+        links.zip(INHERIT).try_for_each(|(link, name)| pins.keep(link, name))?;
+        for (map, name) in [(&mut self.marks, MARKS), (&mut self.names, ROOTS)] {
+            match self.roots.is_empty() {
+                true => pins.let_map_go(name)?,
+                false => pins.keep_map(map, name)?,
+            }
+        }
+        Ok(())
     }
 
     /// Goes through all tasks.

@@ -12,6 +12,7 @@ mod lineage;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, OpenObject};
 use rules::model::{Condition, ProcessKey};
@@ -93,9 +94,22 @@ impl Rules {
     /// # Errors
     /// When the kernel refuses BPF, or lacks what is needed (5.17 and later have it).
     pub fn load() -> Result<Self, ProbeError> {
+        Self::load_after(None)
+    }
+
+    /// The same, with the marks that an earlier process left below this directory ([`Pins`]).
+    pub(crate) fn load_after(pins: Option<&Path>) -> Result<Self, ProbeError> {
         let what = "loading the maps of the rules";
-        let object =
-            object::with_libbpf(what, || kernel_types::builder()?.open_memory(OBJECT)?.load())?;
+        let left = pins.and_then(lineage::left);
+        let object = object::with_libbpf(what, || {
+            let mut open = kernel_types::builder()?.open_memory(OBJECT)?;
+            for (name, map) in left.iter().flatten() {
+                if let Some(mut ours) = open.maps_mut().find(|ours| ours.name() == *name) {
+                    ours.reuse_fd(map.as_fd())?;
+                }
+            }
+            open.load()
+        })?;
         let shared = SHARED.iter().map(|name| Ok((*name, handle(&object, name)?)));
         let shared = shared.collect::<Result<Vec<_>, ProbeError>>()?;
         let mut own = Own::default();
@@ -294,6 +308,11 @@ impl Rules {
             RuleCount { id: *id, matches, denies }
         });
         Ok(counts.collect())
+    }
+
+    /// Forgets the marks that were left and that no rule has asked for.
+    pub(crate) fn forget_the_rest(&mut self) -> Result<(), ProbeError> {
+        self.lineage.forget_the_rest()
     }
 
     /// Has new tasks marked also when this process ends, as long as some rule asks for descendants.

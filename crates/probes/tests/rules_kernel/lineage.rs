@@ -2,7 +2,12 @@
 //! Descendants stay descendants, whoever their parent is.
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::ptr;
+use std::time::{Duration, Instant};
 
+use probes::events::Hooks;
 use rules::RuleSet;
 use rules::model::{Action, Condition, ProcessKey, Rule};
 
@@ -18,6 +23,13 @@ fn descendants_of(keys: &[ProcessKey]) -> RuleSet {
         conditions: vec![Condition::DescendantOf(vec![*key])],
     };
     RuleSet { rules: (1..).zip(keys).map(rule).collect() }
+}
+
+/// The same, which this host can have.
+fn descendants_of_notified(keys: &[ProcessKey]) -> RuleSet {
+    let mut set = descendants_of(keys);
+    set.rules.iter_mut().for_each(|rule| rule.action = Action::Notify);
+    set
 }
 
 /// What a process says that is made by `generations` forks, each but the last of whose parents ends
@@ -79,6 +91,85 @@ fn who_descends_from_a_process_is_known_also_when_the_parents_between_have_ended
     rules.remove(0).unwrap();
     assert_eq!(trial.descent().0, 0);
     assert_eq!(lineage_after_forks(&trial, 1), 0);
+}
+
+/// A directory of a file system of type bpf, which goes with all that was left in it.
+struct Left(PathBuf);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A child of a child that has ended, which executes /bin/true when it is told to by a byte.
+fn orphan() -> std::io::PipeWriter {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let arguments = [c"true".as_ptr(), ptr::null()];
+    // SAFETY: after the forks there are system calls only.
+    unsafe {
+        let child = libc::fork();
+        assert!(child >= 0);
+        if child == 0 {
+            if libc::fork() == 0 {
+                // Where the test fails nobody writes, and this is the end of the file.
+                libc::close(writer.as_raw_fd());
+                let mut byte = 0_u8;
+                libc::read(reader.as_raw_fd(), (&raw mut byte).cast(), 1);
+                libc::execv(c"/bin/true".as_ptr(), arguments.as_ptr());
+            }
+            libc::_exit(0);
+        }
+        libc::waitpid(child, ptr::null_mut(), 0);
+    }
+    writer
+}
+
+#[test]
+#[ignore = "root: loads BPF"]
+fn what_descends_through_a_process_that_has_ended_does_so_for_the_next_that_loads_the_rules() {
+    let directory = format!("/sys/fs/bpf/ringfence-test-{}", std::process::id());
+    let directory = Left(PathBuf::from(directory));
+    let own = probes::ProcessKeys::load().unwrap().of(std::process::id()).unwrap().unwrap();
+    let own = ProcessKey { pid: own.pid, start: own.start };
+    let set = descendants_of_notified(&[own]);
+    let mut hooks = Hooks::load_after(&directory.0).unwrap();
+    hooks.keep_rules(&directory.0).unwrap();
+    hooks.install_rules(0, &set).unwrap();
+    let mut early = orphan();
+    // As when the process ends: its maps go, and what keeps marks stays.
+    drop(hooks);
+    let mut meanwhile = orphan();
+
+    let mut hooks = Hooks::load_after(&directory.0).unwrap();
+    hooks.keep_rules(&directory.0).unwrap();
+    hooks.install_rules(0, &set).unwrap();
+    hooks.let_go_of_older().unwrap();
+    for (count, orphan) in (1..).zip([&mut early, &mut meanwhile]) {
+        orphan.write_all(b"x").unwrap();
+        let began = Instant::now();
+        while hooks.rule_counts(0).unwrap()[0].matches < count {
+            assert!(began.elapsed() < Duration::from_secs(20), "it is none of this process's");
+        }
+    }
+    // Without rules nothing is left but the directory.
+    hooks.remove_rules(0).unwrap();
+    let left: Vec<_> = std::fs::read_dir(&directory.0).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let left = left[0].as_ref().unwrap().path();
+    assert_eq!(std::fs::read_dir(left).unwrap().count(), 0);
+    drop(hooks);
+    // What nobody asks for is forgotten by the next.
+    let mut hooks = Hooks::load_after(&directory.0).unwrap();
+    hooks.keep_rules(&directory.0).unwrap();
+    let other = ProcessKey { pid: own.pid, start: 1 };
+    hooks.install_rules(0, &descendants_of_notified(&[other])).unwrap();
+    drop(hooks);
+    let mut hooks = Hooks::load_after(&directory.0).unwrap();
+    hooks.keep_rules(&directory.0).unwrap();
+    assert_eq!(hooks.rules().root(other), Some(0));
+    hooks.let_go_of_older().unwrap();
+    assert_eq!(hooks.rules().root(other), None);
 }
 
 #[test]
