@@ -82,11 +82,12 @@ lint: deps ## rustfmt, clippy, clang-format, licence lines, cargo-deny.
 	tools/deny
 
 .PHONY: bench
-bench: build ## Measure the reader, the guard and the security API on this machine, against the goals.
+bench: build kernels lab-programs ## Measure reader, guard and security API on this machine, and an exec in a guest by instructions.
 	$(AS_ROOT) $(RINGFENCE) bench reader
 	$(AS_ROOT) $(RINGFENCE) bench guard
 	$(AS_ROOT) $(RINGFENCE) bench mutations
 	$(AS_ROOT) $(RINGFENCE) bench api
+	target/release/ringfence-lab scenarios --scenario figures
 
 .PHONY: tables
 tables: build kernels ## Print what the fetched Debian kernels hold, a row for each table.

@@ -31,6 +31,7 @@ pub use builder::Builder;
 pub use types::{Array, Enumerator, Int, Kind, Member, Parameter, Place, TypeId, Variable};
 
 use crate::name_index::NameIndex;
+use types::Word;
 
 /// How many references are followed from one type before it is taken for a circle. The kernel
 /// itself allows 32 (`MAX_RESOLVE_DEPTH`, kernel/bpf/btf.c, Linux 6.18).
@@ -93,7 +94,7 @@ pub enum BtfError {
     Name {
         /// The type.
         id: u32,
-        /// Where the record or the entry with the name begins.
+        /// Where the record begins, or where the name behind it stands.
         offset: usize,
         /// The offset of the name within the strings.
         name: u32,
@@ -103,7 +104,7 @@ pub enum BtfError {
     Reference {
         /// The type.
         id: u32,
-        /// Where the record or the entry with the reference begins.
+        /// Where the record begins, or where the reference behind it stands.
         offset: usize,
         /// The missing type.
         target: u32,
@@ -247,22 +248,13 @@ impl Btf {
             if record.kind.refers() {
                 self.check_reference(id, offset, record.value)?;
             }
-            if record.kind == Kind::Array {
-                for word in [0, 4] {
-                    let target = u32_at(&self.bytes, record.entries() + word).unwrap_or(0);
-                    self.check_reference(id, offset, target)?;
-                }
-            }
-            let Some(types::Entry { width, name, reference }) = record.kind.entry() else {
-                continue;
-            };
-            for entry in 0..record.count as usize {
-                let at = record.entries() + width * entry;
-                if let Some(name) = name.and_then(|word| u32_at(&self.bytes, at + word)) {
-                    self.check_name(id, at, name)?;
-                }
-                if let Some(target) = reference.and_then(|word| u32_at(&self.bytes, at + word)) {
-                    self.check_reference(id, at, target)?;
+            for word in (0..record.kind.trailer(record.count)).step_by(4) {
+                let at = record.entries() + word;
+                let value = u32_at(&self.bytes, at).unwrap_or(0);
+                match record.kind.word(word) {
+                    Word::Name => self.check_name(id, at, value)?,
+                    Word::Type => self.check_reference(id, at, value)?,
+                    Word::Other => {}
                 }
             }
         }

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use super::types::Word;
 use super::{Btf, Builder, Kind, Record, TypeId, u32_at};
 
 /// How much of a type is kept. The order matters: more is greater.
@@ -51,66 +52,43 @@ impl Btf {
 
     /// The types that a record refers to, in so far as this part of it does.
     fn referred(&self, record: Record, part: Part) -> impl Iterator<Item = TypeId> {
-        let word = move |at| u32_at(&self.bytes, at).unwrap_or(0);
         let target = record.kind.refers().then_some(record.value);
-        // The element and the index.
-        let array = (record.kind == Kind::Array).then(|| [0, 4].map(|at| record.entries() + at));
-        let has_entries = part == Part::Whole || !record.kind.is_composite();
-        let entries = record.kind.entry().filter(|_| has_entries);
-        let entries = entries.into_iter().flat_map(move |entry| {
-            let at = (0..record.count as usize).map(move |n| record.entries() + entry.width * n);
-            at.filter_map(move |at| Some(at + entry.reference?))
-        });
-        let words = array.into_iter().flatten().chain(entries).map(word);
-        target.into_iter().chain(words).map(TypeId)
+        let words = (0..record.kind.trailer(kept(record, part))).step_by(4);
+        let types = words.filter(move |at| record.kind.word(*at) == Word::Type);
+        let types = types.map(move |at| u32_at(&self.bytes, record.entries() + at).unwrap_or(0));
+        target.into_iter().chain(types).map(TypeId)
     }
 
     fn written(&self, parts: &[Part]) -> Vec<u8> {
-        let kept = || parts.iter().enumerate().filter(|(_, part)| **part != Part::Nothing);
-        let kept = || kept().map(|(id, part)| (TypeId(id as u32), *part));
+        let wanted = || parts.iter().enumerate().filter(|(_, part)| **part != Part::Nothing);
         // Void is number 0 there too, and has no record.
-        let records = || kept().filter_map(|(id, part)| Some((id, self.record(id)?, part)));
-        let numbers: HashMap<u32, u32> =
-            (1..).zip(records()).map(|(new, (old, ..))| (old.0, new)).collect();
-        let number = |id: u32| numbers.get(&id).copied().unwrap_or(0);
-        let word = |at| u32_at(&self.bytes, at).unwrap_or(0);
+        let records =
+            || wanted().filter_map(|(id, part)| Some((id, self.record(TypeId(id as u32))?, *part)));
+        let numbers: HashMap<usize, u32> =
+            records().zip(1..).map(|((old, ..), new)| (old, new)).collect();
+        let number = |id: u32| numbers.get(&(id as usize)).copied().unwrap_or(0);
         let mut types = Builder::new();
         for (_, record, part) in records() {
-            let whole = part == Part::Whole || !record.kind.is_composite();
-            let count = if whole { record.count } else { 0 };
+            let count = kept(record, part);
+            let flag = record.flag && count == record.count;
             let value = if record.kind.refers() { number(record.value) } else { record.value };
             let name = self.name_at(record.name);
-            types.record(name, record.kind as u32, count as usize, record.flag && whole, value);
-            let from = record.entries();
-            let Some(entry) = record.kind.entry() else {
-                let words = (0..record.kind.trailer(count)).step_by(4).map(|at| from + at);
-                let array = record.kind == Kind::Array;
-                // The third word of an array is its length.
-                let words = words.enumerate().map(|(n, at)| match word(at) {
-                    id if array && n < 2 => number(id),
-                    other => other,
-                });
-                types.words(&words.collect::<Vec<_>>());
-                continue;
-            };
-            for at in (0..count as usize).map(|n| from + entry.width * n) {
-                let mut words: Vec<u32> = (at..at + entry.width).step_by(4).map(word).collect();
-                for (place, new) in [
-                    (
-                        entry.name,
-                        entry.name.map(|place| types.name(self.name_at(word(at + place)))),
-                    ),
-                    (entry.reference, entry.reference.map(|place| number(word(at + place)))),
-                ] {
-                    if let (Some(place), Some(new)) = (place, new)
-                        && let Some(word) = words.get_mut(place / 4)
-                    {
-                        *word = new;
-                    }
-                }
-                types.words(&words);
+            types.record(name, record.kind as u32, count as usize, flag, value);
+            for at in (0..record.kind.trailer(count)).step_by(4) {
+                let word = u32_at(&self.bytes, record.entries() + at).unwrap_or(0);
+                let word = match record.kind.word(at) {
+                    Word::Name => types.name(self.name_at(word)),
+                    Word::Type => number(word),
+                    Word::Other => word,
+                };
+                types.words(&[word]);
             }
         }
         types.finish()
     }
+}
+
+/// How many entries are kept of a record.
+fn kept(record: Record, part: Part) -> u32 {
+    if part == Part::Whole || !record.kind.is_composite() { record.count } else { 0 }
 }

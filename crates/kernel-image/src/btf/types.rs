@@ -116,17 +116,17 @@ impl Kind {
         )
     }
 
-    /// How an entry behind a record of this kind is laid out, where there are entries.
-    pub(super) fn entry(self) -> Option<Entry> {
-        let (width, name, reference) = match self {
-            Self::Struct | Self::Union => (12, Some(0), Some(4)),
-            Self::Enum => (8, Some(0), None),
-            Self::Enum64 => (12, Some(0), None),
-            Self::Prototype => (8, Some(0), Some(4)),
-            Self::DataSection => (12, None, Some(0)),
-            _ => return None,
-        };
-        Some(Entry { width, name, reference })
+    /// What stands this many bytes behind the 12 that all records have.
+    pub(super) fn word(self, at: usize) -> Word {
+        match (self, at) {
+            (Self::Array, 0 | 4) => Word::Type,
+            (Self::Struct | Self::Union, _) => Word::of_entry(at % 12),
+            (Self::Prototype, _) => Word::of_entry(at % 8),
+            (Self::Enum, _) if at.is_multiple_of(8) => Word::Name,
+            (Self::Enum64, _) if at.is_multiple_of(12) => Word::Name,
+            (Self::DataSection, _) if at.is_multiple_of(12) => Word::Type,
+            _ => Word::Other,
+        }
     }
 
     /// Bytes of a record of this kind behind the 12 bytes that all have, with `count` entries
@@ -143,12 +143,26 @@ impl Kind {
     }
 }
 
-/// Where in an entry behind a record its name and the number of its type are, in bytes.
-#[derive(Clone, Copy)]
-pub(super) struct Entry {
-    pub(super) width: usize,
-    pub(super) name: Option<usize>,
-    pub(super) reference: Option<usize>,
+/// What a word behind a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// Where a name is among the strings.
+    Name,
+    /// The number of a type.
+    Type,
+    /// Anything else.
+    Other,
+}
+
+impl Word {
+    /// Of a member or a parameter.
+    fn of_entry(at: usize) -> Self {
+        match at {
+            0 => Self::Name,
+            4 => Self::Type,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// An integer type.
