@@ -42,7 +42,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let end: String = errors.lines().rev().take(20).collect::<Vec<_>>().join(" | ");
     ensure!(ran.code == 0, "exit code {}: {end}", ran.code);
     let text = ran.text();
-    ensure!(text.contains("5 passed"), "not all tests ran: {text}");
+    ensure!(text.contains("6 passed"), "not all tests ran: {text}");
     let records = text.lines().find_map(|line| Some(line.split_once(" records:")?.0));
     let records = records.and_then(|text| text.split_whitespace().last()).unwrap_or_default();
     vm.power_off();
