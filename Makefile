@@ -82,7 +82,7 @@ lint: deps ## rustfmt, clippy, clang-format, licence lines, cargo-deny.
 	tools/deny
 
 .PHONY: bench
-bench: build kernels lab-programs ## Measure reader, guard and security API on this machine, and an exec in a guest by instructions.
+bench: kernels lab-programs ## Measure reader, guard and security API on this machine, and an exec in a guest by instructions.
 	$(AS_ROOT) $(RINGFENCE) bench reader
 	$(AS_ROOT) $(RINGFENCE) bench guard
 	$(AS_ROOT) $(RINGFENCE) bench mutations
