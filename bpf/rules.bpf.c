@@ -54,12 +54,15 @@ struct {
 	__type(value, struct rules_marking);
 } rules_marking SEC(".maps");
 
-/* Kept with rules_lineages when user space ends, for who makes sense of the marks next. */
+/*
+ * Who a root is, by its number; zeroes for nobody. Kept with rules_lineages when user space ends,
+ * for who makes sense of the marks next.
+ */
 struct {
 	__uint(type, RULES_MAP_ARRAY);
 	__uint(max_entries, RULES_ROOTS);
 	__type(key, __u32);
-	__type(value, struct rules_root);
+	__type(value, struct ringfence_process_key);
 } rules_roots SEC(".maps");
 
 /* Cleared bits say nothing, so a mark is only made where there is something to inherit. */

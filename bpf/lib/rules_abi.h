@@ -209,13 +209,6 @@ struct rules_lineage {
 	__u64 roots;
 };
 
-/* Who a root is, by its number in the map rules_roots; zeroes for nobody. */
-struct rules_root {
-	__u32 pid;
-	__u32 reserved;
-	__u64 start;
-};
-
 /* Which root all tasks are to be marked with, in the map rules_marking. */
 struct rules_marking {
 	__u32 pid;

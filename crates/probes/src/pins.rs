@@ -29,12 +29,18 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
-    /// A map that an earlier process left below this directory, the last one first.
-    pub(crate) fn map_of_older(directory: &Path, name: &str) -> Option<MapHandle> {
+    /// The maps with these names of the last process below this directory that left them.
+    pub(crate) fn maps_of_older<const N: usize>(
+        directory: &Path,
+        names: [&str; N],
+    ) -> Option<[MapHandle; N]> {
         let mut older = numbered(directory).ok()?;
         older.sort_unstable();
-        let mut files = older.into_iter().rev().map(|(_, path)| path.join(name));
-        files.find_map(|file| MapHandle::from_pinned_path(file).ok())
+        older.into_iter().rev().find_map(|(_, path)| {
+            let maps = names.map(|name| MapHandle::from_pinned_path(path.join(name)).ok());
+            let maps: Vec<_> = maps.into_iter().collect::<Option<_>>()?;
+            maps.try_into().ok()
+        })
     }
 
     /// Below this directory, which is made if it is not there.

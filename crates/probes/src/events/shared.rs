@@ -152,7 +152,7 @@ unsafe impl Context for NoContext {}
 ///
 /// # Safety
 /// Every bit pattern must be a value of the type, and it must have no padding.
-pub(super) unsafe trait Plain: Copy {
+pub(crate) unsafe trait Plain: Copy {
     /// The bytes that the kernel gets.
     fn bytes(&self) -> &[u8] {
         // SAFETY: a value is its bytes, all of them set, since the type has no padding.

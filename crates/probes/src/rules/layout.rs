@@ -8,7 +8,7 @@ use rules::abi::{Collection, ConditionCell, Counter, Entry, Event, RuleCell, Set
 use rules::events::EVENTS;
 use rules::record::{ACTOR, HEADER, actor, file, header};
 
-use super::lineage::{Marking, Named};
+use super::lineage::Marking;
 use crate::layout::{Layout, c_layout};
 
 macro_rules! same {
@@ -64,13 +64,6 @@ fn what_roots_are_marked_with_is_laid_out_alike() {
             .collect(),
     };
     assert_eq!(layout, c_layout("rules", "rules_marking"));
-    let fields = [
-        ("pid", offset_of!(Named, pid)),
-        ("reserved", offset_of!(Named, reserved)),
-        ("start", offset_of!(Named, start)),
-    ];
-    let fields = fields.map(|(name, at)| (name.to_owned(), at)).to_vec();
-    assert_eq!(Layout { size: size_of::<Named>(), fields }, c_layout("rules", "rules_root"));
 }
 
 /// The offset of a field of a structure of api/ringfence.h.

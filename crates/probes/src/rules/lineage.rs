@@ -11,6 +11,7 @@ use rules::abi;
 use rules::model::ProcessKey;
 
 use crate::error::ProbeError;
+use crate::events::shared::{Plain, ProcessKey as Named};
 use crate::mapping::Mapping;
 use crate::object::{self, Kind, Own};
 use crate::pins::{self, Pins};
@@ -29,31 +30,6 @@ pub(super) struct Marking {
     pub(super) reserved: u32,
 }
 
-/// `struct rules_root`.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub(super) struct Named {
-    pub(super) pid: u32,
-    pub(super) reserved: u32,
-    pub(super) start: u64,
-}
-
-impl Named {
-    fn bytes(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        bytes[..4].copy_from_slice(&self.pid.to_ne_bytes());
-        bytes[8..].copy_from_slice(&self.start.to_ne_bytes());
-        bytes
-    }
-
-    fn key(bytes: &[u8]) -> Option<ProcessKey> {
-        let (pid, rest) = bytes.split_first_chunk()?;
-        let start = u64::from_ne_bytes(*rest.get(4..)?.first_chunk()?);
-        let key = ProcessKey { pid: u32::from_ne_bytes(*pid), start };
-        (key.pid != 0).then_some(key)
-    }
-}
-
 /// Programs that do the same: bpf/lib/again.h.
 const INHERIT: [&str; 3] = ["rules_inherit", "rules_inherit_again", "rules_inherit_last"];
 
@@ -61,14 +37,16 @@ const INHERIT: [&str; 3] = ["rules_inherit", "rules_inherit_again", "rules_inher
 const MARKS: &str = "rules_lineages";
 const ROOTS: &str = "rules_roots";
 
-/// The maps of an earlier process below this directory, if it had marks and they are laid out as here.
+/// The maps of the last process below this directory that had marks, if they are laid out as here.
 pub(super) fn left(pins: &Path) -> Option<[(&'static str, MapHandle); 2]> {
-    let older = |name, size| {
-        let map = Pins::map_of_older(pins, name)?;
-        (map.value_size() as usize == size).then_some((name, map))
-    };
     // struct rules_lineage has two words.
-    Some([older(MARKS, 16)?, older(ROOTS, size_of::<Named>())?])
+    let maps = [(MARKS, 16), (ROOTS, size_of::<Named>())];
+    let [marks, names] = Pins::maps_of_older(pins, maps.map(|(name, _)| name))?;
+    let alike = [&marks, &names]
+        .into_iter()
+        .zip(maps)
+        .all(|(map, (_, size))| map.value_size() as usize == size);
+    alike.then_some([(MARKS, marks), (ROOTS, names)])
 }
 
 #[derive(Debug)]
@@ -112,17 +90,20 @@ impl Lineage {
             let what = "reading whose descendants are marked";
             let named = || names.lookup(&number.to_ne_bytes(), MapFlags::ANY);
             let named = object::with_libbpf(what, named)?.unwrap_or_default();
-            if let Some(key) = Named::key(&named) {
+            if let Some(Named { pid: pid @ 1.., start, .. }) = Named::from_bytes(&named) {
+                let key = ProcessKey { pid, start };
                 roots.insert(key, Root { number, clients: 0, left: true });
             }
         }
         Ok(Self { object, marks, names, inherit: None, mark, marking, roots })
     }
 
-    /// Writes down whose a number is.
-    fn name(&self, number: u32, named: Named) -> Result<(), ProbeError> {
+    /// Writes down whose a number is; nobody's without a key.
+    fn name(&self, number: u32, key: Option<ProcessKey>) -> Result<(), ProbeError> {
+        let (pid, start) = key.map_or((0, 0), |key| (key.pid, key.start));
+        let named = Named { pid, reserved: 0, start };
         object::with_libbpf("writing down whose descendants are marked", || {
-            self.names.update(&number.to_ne_bytes(), &named.bytes(), MapFlags::ANY)
+            self.names.update(&number.to_ne_bytes(), named.bytes(), MapFlags::ANY)
         })
     }
 
@@ -163,7 +144,7 @@ impl Lineage {
         if number as usize >= abi::ROOTS {
             return Err(RulesError::TooManyRoots);
         }
-        self.name(number, Named { pid: key.pid, start: key.start, ..Named::default() })?;
+        self.name(number, Some(key))?;
         self.roots.insert(key, Root { number, clients: 1 << slot, left: false });
         let marking =
             Marking { pid: key.pid, root: number, start: key.start, ..Marking::default() };
@@ -196,7 +177,7 @@ impl Lineage {
             let marking = Marking { root: root.number, clear: 1, ..Marking::default() };
             self.walk(marking)?;
             self.walk(marking)?;
-            self.name(root.number, Named::default())?;
+            self.name(root.number, None)?;
             self.roots.remove(&key);
         }
         if self.roots.is_empty() {
