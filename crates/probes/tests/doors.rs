@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use clients::deeds::{LENGTH, Subject, execute, memfd, opened_by_io_uring};
+use clients::deeds::{LENGTH, Subject, execute, memfd, opened_by_io_uring, program_in_memory};
 use clients::listener::{EXEC, Listener, Memory, READ, some_file};
 use clients::{Programs, run};
 use probes::events::EventType;
@@ -65,17 +65,14 @@ fn a_program_without_a_name_is_fileless_by_execveat_and_a_script_is_not() {
         let of = listener.client.of(pid);
         of.iter().filter(|record| listener.number(record, "how") == 1).count()
     };
-    let program = memfd("program", &fs::read("/bin/true").unwrap());
-    let program = File::open(format!("/proc/self/fd/{}", program.as_raw_fd())).unwrap();
+    let program = program_in_memory("program");
     let (_, (pid, failed)) = listener.hear(|| execute(program.as_raw_fd()));
     assert_eq!(failed, 0);
     assert_eq!(by_exec(&listener, pid), 1);
     listener.door("execveat of a memfd");
 
     let programs = Programs::new();
-    let path = programs.copy("true");
-    let program = File::open(&path).unwrap();
-    fs::remove_file(&path).unwrap();
+    let (_, program) = programs.deleted("true");
     let (_, (pid, failed)) = listener.hear(|| execute(program.as_raw_fd()));
     assert_eq!(failed, 0);
     assert_eq!(by_exec(&listener, pid), 1);

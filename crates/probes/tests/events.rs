@@ -4,14 +4,14 @@
 
 mod clients;
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use clients::deeds::program_in_memory;
 use clients::record::Record;
 use clients::{
     Client, EXEC, EXIT, FORK, LARGE, Programs, SIGNAL, THREAD, boottime, door_of, ended, executed,
@@ -317,10 +317,7 @@ fn programs_without_a_name_are_marked() {
     let mut client = Client::admit(&mut hooks, 0, LARGE, &[EXEC, EXIT]);
     let programs = Programs::new();
 
-    let path = programs.copy("true");
-    // A program on a name that all programs of a small system go by.
-    let file = File::open(&path).unwrap();
-    fs::remove_file(&path).unwrap();
+    let (path, file) = programs.deleted("true");
     let deleted = run_descriptor(file.as_fd());
     client.read_until(ended(deleted));
     let of = client.of(deleted);
@@ -332,14 +329,8 @@ fn programs_without_a_name_are_marked() {
     assert_eq!(part(exec, "file.links"), 0);
     assert_eq!(exec.text("ringfence_process_exec.file.path"), path.to_str().unwrap());
 
-    let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    let memory = File::from(rustix::fs::memfd_create("of the test", flags).unwrap());
-    (&memory).write_all(&fs::read("/bin/true").unwrap()).unwrap();
-    // One cannot be executed that is open for writing.
-    let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
-    let reopened = File::open(path).unwrap();
-    drop(memory);
-    let pid = run_descriptor(reopened.as_fd());
+    let memory = program_in_memory("of the test");
+    let pid = run_descriptor(memory.as_fd());
     client.read_until(ended(pid));
     let of = client.of(pid);
     let exec = of.iter().find(|r| r.kind() == EXEC.number()).unwrap();

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 use std::ptr;
 
-use clients::deeds::{LENGTH, Subject, attached, memfd};
+use clients::deeds::{LENGTH, Subject, attached, program_in_memory};
 use clients::listener::{EXEC, Listener, Memory, READ, WRITE, some_file};
 use clients::record::Record;
 use clients::{Client, LARGE, Programs, door_of, run};
@@ -150,10 +150,8 @@ fn files_without_a_name_are_told_of_when_they_are_executed_or_mapped() {
     assert_eq!(listener.number(&record, "how"), 2);
     listener.door("mprotect of a deleted file");
 
-    let memory = memfd("program", &fs::read("/bin/true").unwrap());
-    let reopened = File::open(format!("/proc/self/fd/{}", memory.as_raw_fd())).unwrap();
-    drop(memory);
-    let program = format!("/proc/self/fd/{}", reopened.as_raw_fd());
+    let memory = program_in_memory("program");
+    let program = format!("/proc/self/fd/{}", memory.as_raw_fd());
     let (_, pid) = listener.hear(|| run(Path::new(&program), &[]));
     let of = listener.client.of(pid);
     let exec = of.iter().find(|r| listener.number(r, "how") == 1).expect("its exec");

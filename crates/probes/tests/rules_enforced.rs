@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use clients::deeds::{
     LENGTH, Subject, attached, changed, changed_by, errno, executed, executed_by_descriptor,
-    has_itself_traced, mapped, memfd, opened_by_io_uring,
+    has_itself_traced, mapped, memfd, opened_by_io_uring, program_in_memory,
 };
 use clients::ruler::{Door, Ruler, SLOT, doors_are_denied, doors_are_denied_with, header};
 use clients::{Client, EXEC, EXIT, LARGE, Programs, SIGNAL, ended, run};
@@ -70,16 +70,12 @@ fn an_exec_is_denied_with_the_errno_of_the_rule() {
     let mut run = || executed(&script);
     doors_are_denied(EXEC, &condition, &mut [("execve of a script, by its interpreter", &mut run)]);
 
-    let nameless = memfd("denied", &fs::read("/bin/true").unwrap());
-    // What is open for writing is not executed.
-    let nameless = File::open(format!("/proc/self/fd/{}", nameless.as_raw_fd())).unwrap();
+    let nameless = program_in_memory("denied");
     // It has no path that a rule could name.
     let condition = by_ourselves() + "\nfile.is = \"memfd\"";
     let mut execute = || executed_by_descriptor(nameless.as_raw_fd());
     doors_are_denied(EXEC, &condition, &mut [("execve of a memfd", &mut execute)]);
-    let gone = programs.copy("false");
-    let deleted = File::open(&gone).unwrap();
-    fs::remove_file(&gone).unwrap();
+    let (gone, deleted) = programs.deleted("false");
     let condition = format!("file.path = {gone:?}");
     let mut execute = || executed_by_descriptor(deleted.as_raw_fd());
     doors_are_denied(EXEC, &condition, &mut [("execve of a deleted file", &mut execute)]);
@@ -210,13 +206,9 @@ fn a_file_without_a_name_is_denied_with_the_errno_of_the_rule() {
     let (path, file) = some_file(&programs);
     fs::remove_file(path).unwrap();
     let file = file.as_raw_fd();
-    let memory = memfd("program", &fs::read("/bin/true").unwrap());
-    let reopened = File::open(format!("/proc/self/fd/{}", memory.as_raw_fd())).unwrap();
-    drop(memory);
-    let program = PathBuf::from(format!("/proc/self/fd/{}", reopened.as_raw_fd()));
-    let gone = programs.copy("true");
-    let deleted = File::open(&gone).unwrap();
-    fs::remove_file(&gone).unwrap();
+    let memory = program_in_memory("program");
+    let program = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
+    let (_, deleted) = programs.deleted("true");
     doors_are_denied(
         EventType::MEMORY_FILELESS,
         &by_ourselves(),
@@ -224,7 +216,7 @@ fn a_file_without_a_name_is_denied_with_the_errno_of_the_rule() {
             ("mmap of a deleted file", &mut || mapped(READ_EXEC, PRIVATE, file)),
             ("mprotect of a deleted file", &mut || changed(READ_WRITE, READ_EXEC, PRIVATE, file)),
             ("exec of a memfd", &mut || executed(&program)),
-            ("execveat of a memfd", &mut || executed_by_descriptor(reopened.as_raw_fd())),
+            ("execveat of a memfd", &mut || executed_by_descriptor(memory.as_raw_fd())),
             ("execveat of a deleted file", &mut || executed_by_descriptor(deleted.as_raw_fd())),
         ],
     );

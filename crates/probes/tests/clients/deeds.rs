@@ -34,6 +34,12 @@ pub(crate) fn memfd(name: &str, bytes: &[u8]) -> File {
     file
 }
 
+/// A program in memory. What is open for writing cannot be executed, so it is not any more.
+pub(crate) fn program_in_memory(name: &str) -> File {
+    let memory = memfd(name, &fs::read("/bin/true").unwrap());
+    File::open(format!("/proc/self/fd/{}", memory.as_raw_fd())).unwrap()
+}
+
 /// Does something in a child that ends with the errno that it gives. Gives its number and the errno.
 fn forked(act: impl FnOnce() -> i32) -> (u32, i32) {
     // SAFETY: the child makes the system calls of `act`, takes no memory, and ends.

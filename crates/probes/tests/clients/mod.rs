@@ -8,7 +8,7 @@ pub(crate) mod record;
 pub(crate) mod ring;
 pub(crate) mod ruler;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -110,6 +110,14 @@ impl Programs {
             fs::copy(Path::new("/bin").join(name), &path).unwrap();
         }
         path
+    }
+
+    /// A copy of a program that has been deleted, and the path that it had.
+    pub(crate) fn deleted(&self, name: &str) -> (PathBuf, File) {
+        let path = self.copy(name);
+        let file = File::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        (path, file)
     }
 }
 

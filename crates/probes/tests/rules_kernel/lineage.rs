@@ -15,21 +15,18 @@ use crate::trial::Trial;
 use probes::Rules;
 
 fn descendants_of(keys: &[ProcessKey]) -> RuleSet {
+    for_descendants_of(keys, Action::Deny(1))
+}
+
+fn for_descendants_of(keys: &[ProcessKey], action: Action) -> RuleSet {
     let rule = |(at, key): (u32, &ProcessKey)| Rule {
         id: at,
         events: 1 << 1,
-        action: Action::Deny(1),
+        action,
         dry_run: false,
         conditions: vec![Condition::DescendantOf(vec![*key])],
     };
     RuleSet { rules: (1..).zip(keys).map(rule).collect() }
-}
-
-/// The same, which this host can have.
-fn descendants_of_notified(keys: &[ProcessKey]) -> RuleSet {
-    let mut set = descendants_of(keys);
-    set.rules.iter_mut().for_each(|rule| rule.action = Action::Notify);
-    set
 }
 
 /// What a process says that is made by `generations` forks, each but the last of whose parents ends
@@ -132,7 +129,8 @@ fn what_descends_through_a_process_that_has_ended_does_so_for_the_next_that_load
     let directory = Left(PathBuf::from(directory));
     let own = probes::ProcessKeys::load().unwrap().of(std::process::id()).unwrap().unwrap();
     let own = ProcessKey { pid: own.pid, start: own.start };
-    let set = descendants_of_notified(&[own]);
+    // What this host can have, whatever it can deny.
+    let set = for_descendants_of(&[own], Action::Notify);
     let mut hooks = Hooks::load_after(&directory.0).unwrap();
     hooks.keep_rules(&directory.0).unwrap();
     hooks.install_rules(0, &set).unwrap();
@@ -163,7 +161,7 @@ fn what_descends_through_a_process_that_has_ended_does_so_for_the_next_that_load
     let mut hooks = Hooks::load_after(&directory.0).unwrap();
     hooks.keep_rules(&directory.0).unwrap();
     let other = ProcessKey { pid: own.pid, start: 1 };
-    hooks.install_rules(0, &descendants_of_notified(&[other])).unwrap();
+    hooks.install_rules(0, &for_descendants_of(&[other], Action::Notify)).unwrap();
     drop(hooks);
     let mut hooks = Hooks::load_after(&directory.0).unwrap();
     hooks.keep_rules(&directory.0).unwrap();
