@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A client that is asked about one type of event, and answers as its arguments say:
-//! `decide CLIENT EVENT allow | deny ERRNO | deny-second ERRNO | never [DEADLINE_MS]`. It says `ready`, and then a line
-//! for each question: what it is about. It ends with its input.
+//! `decide CLIENT EVENT allow | deny ERRNO | deny-second ERRNO | never [DEADLINE_MS]`. It says `ready`, and
+//! then a line for each question: what it is about. It ends with its input.
 
 use std::time::Duration;
 
@@ -33,9 +33,8 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
         asked += 1;
         match policy.as_str() {
             "deny-second" if asked < 2 => event.answer(Verdict::allow())?,
-            "deny-second" => event.answer(Verdict::deny(error))?,
             "allow" => event.answer(Verdict::allow().cacheable())?,
-            "deny" => event.answer(Verdict::deny(error))?,
+            "deny" | "deny-second" => event.answer(Verdict::deny(error))?,
             _ => {}
         }
         let about = match event.record.event() {

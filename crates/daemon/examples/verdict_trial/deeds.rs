@@ -112,9 +112,12 @@ fn came(result: i64) -> Came {
     Err(io::Error::last_os_error().raw_os_error().unwrap_or(0))
 }
 
+fn ended<T>(result: io::Result<T>) -> Came {
+    result.map(|_| ()).map_err(|error| error.raw_os_error().unwrap_or(0))
+}
+
 fn opened(path: &str, write: bool) -> Came {
-    let opened = File::options().read(!write).write(write).open(path);
-    opened.map(|_| ()).map_err(|error| error.raw_os_error().unwrap_or(0))
+    ended(File::options().read(!write).write(write).open(path))
 }
 
 /// Opens a file for reading with no call of the open family.
@@ -134,11 +137,14 @@ fn opened_by_ring(path: &str) -> anyhow::Result<Came> {
     Ok(Ok(()))
 }
 
-/// Executes a file by one of our descriptors of it.
-fn executed(file: &File) -> Came {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let ran = Command::new(path).arg0("busybox").arg("true").status();
-    ran.map(|_| ()).map_err(|error| error.raw_os_error().unwrap_or(0))
+/// Executes busybox, by whatever path.
+fn executed(path: &str) -> Came {
+    ended(Command::new(path).arg0("busybox").arg("true").status())
+}
+
+/// The same by one of our descriptors of it.
+fn executed_by(file: &File) -> Came {
+    executed(&format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// A copy of the program that has no name any more.
@@ -194,18 +200,14 @@ impl Deeds {
     pub(crate) fn attempt(&self, deed: Deed) -> anyhow::Result<Came> {
         let parameters = CString::default();
         Ok(match deed {
-            Deed::Execute => {
-                let ran = Command::new(PROGRAM).arg0("busybox").arg("true").status();
-                ran.map(|_| ()).map_err(|error| error.raw_os_error().unwrap_or(0))
-            }
+            Deed::Execute => executed(PROGRAM),
             Deed::ExecuteScript => {
                 fs::write(SCRIPT, format!("#!{PROGRAM} true\n"))?;
                 fs::set_permissions(SCRIPT, Permissions::from_mode(0o755))?;
-                let ran = Command::new(SCRIPT).stderr(Stdio::null()).status();
-                ran.map(|_| ()).map_err(|error| error.raw_os_error().unwrap_or(0))
+                ended(Command::new(SCRIPT).stderr(Stdio::null()).status())
             }
-            Deed::ExecuteMemfd => executed(&memfd()?),
-            Deed::ExecuteDeleted => executed(&deleted()?),
+            Deed::ExecuteMemfd => executed_by(&memfd()?),
+            Deed::ExecuteDeleted => executed_by(&deleted()?),
             Deed::Map => map(&File::open(IMAGE)?),
             Deed::MapMemfd => map(&memfd()?),
             Deed::MapDeleted => map(&deleted()?),

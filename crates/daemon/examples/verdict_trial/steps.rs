@@ -40,6 +40,21 @@ fn said(what: &str, seen: &[String], expected: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A deed fails with exactly the errno of a client that is asked this, and denies it as its policy says.
+fn is_denied(
+    deeds: &Deeds,
+    event: &str,
+    deed: Deed,
+    policy: &str,
+    error: i32,
+    asked: &[&str],
+) -> anyhow::Result<()> {
+    let client = decider("strict", event, &[policy, &error.to_string()])?;
+    let came = deeds.attempt(deed)?;
+    said(deed.door(), &client.end()?, asked)?;
+    expect(deed.door(), came, Err(error))
+}
+
 /// The default of a client: what happens to what it does not answer.
 fn default_of(client: &str) -> Came {
     if client == "strict" { Err(EPERM) } else { Ok(()) }
@@ -93,10 +108,7 @@ fn unasked(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
 
 fn denied(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
     for error in [libc::EPERM, libc::EACCES, libc::ETXTBSY, libc::EXDEV] {
-        let client = decider("strict", tried.event, &["deny", &error.to_string()])?;
-        let came = deeds.attempt(tried.deed)?;
-        said("denied", &client.end()?, &[&tried.about])?;
-        expect("denied", came, Err(error))?;
+        is_denied(deeds, tried.event, tried.deed, "deny", error, &[&tried.about])?;
     }
     Ok(())
 }
@@ -161,10 +173,7 @@ fn nameless(deeds: &Deeds) -> anyhow::Result<()> {
     ];
     for (event, deed, about) in all {
         expect("without a client", deeds.attempt(deed)?, Ok(()))?;
-        let client = decider("strict", event, &["deny", &libc::EXDEV.to_string()])?;
-        let came = deeds.attempt(deed)?;
-        said(deed.door(), &client.end()?, &[about])?;
-        expect(deed.door(), came, Err(libc::EXDEV))?;
+        is_denied(deeds, event, deed, "deny", libc::EXDEV, &[about])?;
         println!("door: ask {event} {}", deed.door());
     }
     Ok(())
@@ -177,10 +186,7 @@ fn script(deeds: &Deeds) -> anyhow::Result<()> {
         ("deny", Deed::ExecuteScript.door(), &[SCRIPT][..]),
         ("deny-second", by_interpreter, &[SCRIPT, PROGRAM]),
     ] {
-        let client = decider("strict", "process_exec", &[policy, &libc::EXDEV.to_string()])?;
-        let came = deeds.attempt(Deed::ExecuteScript)?;
-        said(door, &client.end()?, asked)?;
-        expect(door, came, Err(libc::EXDEV))?;
+        is_denied(deeds, "process_exec", Deed::ExecuteScript, policy, libc::EXDEV, asked)?;
         println!("door: ask process_exec {door}");
     }
     Ok(())
@@ -208,10 +214,8 @@ fn free(deeds: &Deeds) -> anyhow::Result<()> {
 }
 
 fn elsewhere(deeds: &Deeds) -> anyhow::Result<()> {
-    let client = decider("strict", "file_open", &["deny", "13"])?;
-    let came = deeds.attempt(Deed::ReadElsewhere)?;
-    said("elsewhere", &client.end()?, &["/tried/elsewhere/secret 1"])?;
-    expect("elsewhere", came, Err(13))?;
+    let asked = ["/tried/elsewhere/secret 1"];
+    is_denied(deeds, "file_open", Deed::ReadElsewhere, "deny", libc::EACCES, &asked)?;
     println!("door: ask file_open {}", Deed::ReadElsewhere.door());
     Ok(())
 }
