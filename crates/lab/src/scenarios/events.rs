@@ -4,7 +4,7 @@
 //! The tests are those of crates/probes/tests, which run on the host too as far as it takes programs:
 //! here it takes all of them, LSM programs among them.
 
-use super::tests_in_guest;
+use super::tests_in_guest::Tests;
 use crate::kernels::Kernel;
 use crate::scenario::{Cell, Outcome, Scenario};
 use crate::vm::Boot;
@@ -34,7 +34,9 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let mut passed = 0;
     let module = format!("RINGFENCE_MODULE={MODULE}");
     for test in TESTS {
-        passed += tests_in_guest::passed(cell, &vm, test, &[&module], 0)?;
+        passed += Tests { program: test, environment: &[&module], ..Tests::default() }
+            .run(cell, &vm)?
+            .count;
     }
     vm.power_off();
     Ok(Outcome::passed(format!("{passed} tests")))

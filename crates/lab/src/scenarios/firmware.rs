@@ -3,7 +3,7 @@
 //!
 //! The tests are those of crates/probes/tests/firmware.rs, which say what that driver is.
 
-use super::tests_in_guest;
+use super::tests_in_guest::Tests;
 use crate::scenario::{Cell, Outcome, Scenario};
 use crate::vm::Boot;
 
@@ -28,7 +28,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
         // Any file will do that is none of that driver's.
         .file(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "/lib/firmware/regulatory.db");
     let vm = cell.boot(&boot)?;
-    let passed = tests_in_guest::passed(cell, &vm, TEST, &[], 0)?;
+    let passed = Tests { program: TEST, ..Tests::default() }.run(cell, &vm)?;
     vm.power_off();
-    Ok(Outcome::passed(format!("{passed} tests")))
+    Ok(Outcome::passed(format!("{} tests", passed.count)))
 }

@@ -4,12 +4,9 @@
 //! The test itself is that of the probes, crates/probes/tests/rules_kernel, with fewer rounds. Times are
 //! not compared here: a guest that is interpreted says nothing of them.
 
-use std::time::Duration;
-
-use anyhow::ensure;
-
+use super::tests_in_guest::Tests;
 use crate::kernels::Kernel;
-use crate::scenario::{Cell, Outcome, Scenario};
+use crate::scenario::{Cell, Outcome, Scenario, expect_same};
 use crate::vm::Boot;
 
 /// See the module.
@@ -25,7 +22,6 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 
 /// Random sets of rules, each with sixty records.
 const ROUNDS: u32 = 25;
-const LIMIT: Duration = Duration::from_secs(400);
 /// What is measured, and what takes a million digests and so more memory than a guest has.
 const NOT_HERE: &str = "speed";
 
@@ -33,17 +29,15 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let boot = Boot::new().file(cell.programs().other("rules_kernel")?, "/lab/rules_kernel");
     let vm = cell.boot(&boot)?;
     let rounds = format!("RINGFENCE_RULES_ROUNDS={ROUNDS}");
-    let test = ["/bin/env", &rounds, "/lab/rules_kernel", "--ignored", "--nocapture"];
-    let how = ["--test-threads=1", "--skip", NOT_HERE];
-    let ran = vm.try_run_within(&[&test[..], &how].concat(), LIMIT)?;
-    cell.keep("rules_kernel.out", &ran.out)?;
-    cell.keep("rules_kernel.err", &ran.err)?;
-    let errors = ran.errors();
-    let end: String = errors.lines().rev().take(20).collect::<Vec<_>>().join(" | ");
-    ensure!(ran.code == 0, "exit code {}: {end}", ran.code);
-    let text = ran.text();
-    ensure!(text.contains("6 passed"), "not all tests ran: {text}");
-    let records = text.lines().find_map(|line| Some(line.split_once(" records:")?.0));
+    let tests = Tests {
+        program: "rules_kernel",
+        environment: &[&rounds],
+        arguments: &["--skip", NOT_HERE],
+        ..Tests::default()
+    };
+    let passed = tests.run(cell, &vm)?;
+    expect_same("tests that ran", passed.count, 6)?;
+    let records = passed.said.lines().find_map(|line| Some(line.split_once(" records:")?.0));
     let records = records.and_then(|text| text.split_whitespace().last()).unwrap_or_default();
     vm.power_off();
     Ok(Outcome::passed(format!("{records} records decided as expected")))

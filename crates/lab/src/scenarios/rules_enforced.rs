@@ -5,7 +5,7 @@
 //! of the user nobody, crates/daemon/tests/rules_live.rs. On a host that takes no LSM programs they show
 //! only that such rules are refused there.
 
-use super::tests_in_guest;
+use super::tests_in_guest::Tests;
 use crate::kernels::Kernel;
 use crate::scenario::{Cell, Outcome, Scenario};
 use crate::vm::Boot;
@@ -32,8 +32,9 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     // Questions need the gate, which came with 6.12.
     let has_gate = cell.kernel().series() >= (6, 12);
     let lacking = usize::from(!has_gate);
-    let mut passed = tests_in_guest::passed(cell, &vm, "rules_enforced", &[], lacking)?;
-    passed += tests_in_guest::passed(cell, &vm, "rules_live", &[], 0)?;
+    let enforced = Tests { program: "rules_enforced", lacking, ..Tests::default() };
+    let live = Tests { program: "rules_live", ..Tests::default() };
+    let passed = enforced.run(cell, &vm)?.count + live.run(cell, &vm)?.count;
     vm.power_off();
     Ok(Outcome::passed(format!("{passed} tests")))
 }

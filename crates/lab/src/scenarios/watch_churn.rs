@@ -6,11 +6,8 @@
 //! thousand: each waits for grace periods, which are long where processors are slow. Hosts that are themselves
 //! virtual often do not announce text pokes; guests do.
 
-use std::time::Duration;
-
-use anyhow::ensure;
-
-use crate::scenario::{Cell, Outcome, Scenario};
+use super::tests_in_guest::Tests;
+use crate::scenario::{Cell, Outcome, Scenario, expect_same};
 use crate::vm::Boot;
 
 /// See the module.
@@ -26,7 +23,6 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 
 const TEST: &str = "a_thousand_rounds_of_tracing_are_journaled_with_their_owner_and_are_no_finding";
 const ROUNDS: usize = 150;
-const LIMIT: Duration = Duration::from_secs(600);
 
 fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     if cell.kernel().series() < (6, 12) {
@@ -38,17 +34,15 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let vm = cell.boot(&boot)?;
     let rounds = format!("RINGFENCE_CHURN_ROUNDS={ROUNDS}");
     let command = "RINGFENCE_COMMAND=/usr/bin/ringfence";
-    let test = ["/bin/env", &rounds, command, "/lab/watch_churn", "--ignored", "--nocapture", TEST];
-    let ran = vm.try_run_within(&test, LIMIT)?;
-    cell.keep("watch_churn.out", &ran.out)?;
-    cell.keep("watch_churn.err", &ran.err)?;
-    let tail = |text: &str| text.chars().rev().take(2000).collect::<Vec<_>>();
-    let end: String = tail(&ran.errors()).into_iter().rev().collect();
-    ensure!(ran.code == 0, "exit code {}: {end}", ran.code);
-    let summary = ran.text();
-    ensure!(summary.contains("1 passed"), "the test did not run: {summary}");
-    ensure!(!summary.contains("not looked for"), "the guest announces no text pokes: {summary}");
-    let rounds = summary.lines().find(|line| line.contains("rounds in")).unwrap_or_default();
+    let tests = Tests {
+        program: "watch_churn",
+        environment: &[&rounds, command],
+        arguments: &[TEST],
+        ..Tests::default()
+    };
+    let passed = tests.run(cell, &vm)?;
+    expect_same("tests that ran", passed.count, 1)?;
+    let rounds = passed.said.lines().find(|line| line.contains("rounds in")).unwrap_or_default();
     vm.power_off();
     Ok(Outcome::passed(rounds.split(';').next().unwrap_or_default()))
 }
