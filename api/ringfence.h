@@ -481,7 +481,8 @@ struct ringfence_memory_fileless {
 
 #define RINGFENCE_FILELESS_EXEC 1
 #define RINGFENCE_FILELESS_MAP	2
-/* A file is opened, with these O_, and for what: as PROT_, EXEC by the kernel itself. Draft. */
+/* A file is opened, with these O_, and for what: as PROT_, EXEC by the kernel itself. Both are 0 where
+ * fanotify asks, which does not tell (RINGFENCE_FLAG_INCOMPLETE). Draft. */
 struct ringfence_file_open {
 	struct ringfence_file file;
 	__u32 flags;

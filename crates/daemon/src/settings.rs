@@ -21,8 +21,8 @@ pub struct Settings {
     /// Socket to listen on
     #[arg(long, value_name = "PATH", default_value = "/run/ringfence/control")]
     pub socket: PathBuf,
-    /// Have only what is executed directly in this directory asked about, through fanotify instead of the
-    /// gate: for kernels without one. Can be given several times
+    /// Have what is executed directly in this directory asked about, through fanotify instead of the gate: for
+    /// kernels without one. Can be given several times
     #[arg(long, value_name = "DIR")]
     pub ask_directory: Vec<PathBuf>,
     /// Directory where what clients install is kept for the next ringfenced; one in /run is empty again when the

@@ -6,6 +6,7 @@
 //! killed, or where an answer has been missing for far too long.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::ProbeError;
@@ -79,8 +80,8 @@ pub struct Question {
     pub thread: u32,
     /// The file that it is about; zeroes if there is none.
     pub file: FileKey,
-    /// That file, open for reading. From fanotify only.
-    pub descriptor: Option<OwnedFd>,
+    /// That file, open for reading. From fanotify only, which knows the question by it.
+    pub descriptor: Option<Arc<OwnedFd>>,
     /// A pidfd of the process. From fanotify only, where the kernel has it.
     pub process_descriptor: Option<OwnedFd>,
 }

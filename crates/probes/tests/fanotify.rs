@@ -87,15 +87,18 @@ struct Place {
 }
 
 impl Place {
-    /// A directory with a program that says hello, marked.
+    /// A directory with a program that says hello, marked for one client.
     fn new(opens: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("program");
         fs::copy("/bin/echo", &program).unwrap();
         fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
         let mut fanotify = Fanotify::open().unwrap();
-        fanotify.set_askers(FIRST, FIRST);
-        fanotify.mark(directory.path(), opens).unwrap();
+        fanotify.set_exec_askers(FIRST);
+        fanotify.mark(directory.path()).unwrap();
+        if opens {
+            fanotify.watch(0, &[directory.path()]).unwrap();
+        }
         Self { directory, fanotify }
     }
 
@@ -206,19 +209,77 @@ fn another_errno_reaches_the_caller_where_the_kernel_lets_it() {
 
 #[test]
 #[ignore = "root: fanotify, in a directory of its own"]
-fn what_this_process_does_is_not_asked_about() {
+fn who_answers_waits_neither_for_what_he_opens_himself_nor_for_what_he_starts() {
     let mut place = Place::new(true);
     let program = place.program();
-    // By another thread: this one answers.
-    let own = thread::spawn(move || {
-        let read = fs::read(&program).unwrap().len();
-        (read, Command::new(&program).arg("hello").output().unwrap().stdout)
-    });
-    while !own.is_finished() {
-        assert!(place.question_within(Duration::from_millis(20)).is_none());
+    // By the very thread that would have to answer.
+    assert!(!fs::read(&program).unwrap().is_empty());
+    let said = Command::new(&program).arg("hello").output().unwrap().stdout;
+    assert_eq!(said, b"hello\n");
+    assert!(place.question_within(Duration::from_millis(50)).is_none());
+}
+
+#[test]
+#[ignore = "root: fanotify, in a directory of its own"]
+fn each_client_is_asked_about_what_it_watches() {
+    let (mut place, mut stranger) = (Place::new(false), Stranger::new());
+    let at = |name: &str| place.directory.path().join(name);
+    let (secret, other, below) = (at("secret"), at("other"), at("below"));
+    fs::create_dir(&below).unwrap();
+    for path in [&secret, &other, &below.join("deep")] {
+        fs::write(path, "said\n").unwrap();
     }
-    let (read, said) = own.join().unwrap();
-    assert!(read > 0 && said == b"hello\n", "{read} {said:?}");
+    place.fanotify.watch(0, &[place.directory.path()]).unwrap();
+    place.fanotify.watch(1, &[&secret]).unwrap();
+    let mut askers = |place: &mut Place, path: &Path| {
+        stranger.run(&format!("cat {}", path.display()));
+        let question = place.question_within(Duration::from_millis(300));
+        let askers = question.map(|question| {
+            assert_eq!(question.kind, 40);
+            assert!(is(&question, path));
+            place.fanotify.answer(question.id, Reply::Allow).unwrap();
+            question.askers
+        });
+        assert_eq!(stranger.outcome(), "said");
+        askers
+    };
+    assert_eq!(askers(&mut place, &secret), Some(FIRST | SECOND));
+    assert_eq!(askers(&mut place, &other), Some(FIRST));
+    assert_eq!(askers(&mut place, &below.join("deep")), None, "directly in it only");
+
+    let error = place.fanotify.watch(0, &[Path::new("/nowhere/at/all"), &other]).unwrap_err();
+    assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
+    assert_eq!(askers(&mut place, &other), Some(FIRST), "the others count");
+    assert_eq!(askers(&mut place, &secret), Some(SECOND));
+
+    // The mark for what is executed there stays when that for what is opened goes.
+    let none: [&Path; 0] = [];
+    place.fanotify.watch(0, &none).unwrap();
+    place.fanotify.watch(1, &none).unwrap();
+    assert_eq!(askers(&mut place, &secret), None);
+    stranger.run(&place.hello());
+    let question = place.question();
+    assert_eq!((question.kind, question.askers), (1, FIRST));
+    place.fanotify.answer(question.id, Reply::Allow).unwrap();
+    assert_eq!(stranger.outcome(), "hello");
+}
+
+#[test]
+#[ignore = "root: fanotify, in a directory of its own"]
+fn a_file_that_is_opened_in_another_mount_namespace_is_asked_about() {
+    let (mut place, mut stranger) = (Place::new(false), Stranger::new());
+    let secret = place.directory.path().join("secret");
+    fs::write(&secret, "said\n").unwrap();
+    place.fanotify.watch(1, &[place.directory.path()]).unwrap();
+    let inside = tempfile::tempdir().unwrap();
+    let (from, to) = (place.directory.path().display(), inside.path().display());
+    stranger.run(&format!(
+        "unshare --mount sh -c 'mount --bind {from} {to} && mount -t tmpfs none {from} && cat {to}/secret'"
+    ));
+    let question = place.question();
+    assert_eq!((question.kind, question.askers), (40, SECOND));
+    place.fanotify.answer(question.id, Reply::Deny(libc::EPERM as u16)).unwrap();
+    assert_eq!(stranger.outcome(), "Operation not permitted");
 }
 
 #[test]
@@ -230,7 +291,7 @@ fn an_exempt_client_is_not_asked_about_its_own_and_others_are() {
     stranger.run(&place.hello());
     assert!(place.question_within(Duration::from_millis(300)).is_none());
     assert_eq!(stranger.outcome(), "hello");
-    place.fanotify.set_askers(FIRST | SECOND, 0);
+    place.fanotify.set_exec_askers(FIRST | SECOND);
     stranger.run(&place.hello());
     let question = place.question();
     assert_eq!(question.askers, SECOND);
@@ -258,14 +319,10 @@ fn what_waits_when_it_is_closed_is_allowed() {
 
 #[test]
 #[ignore = "root: fanotify, in a directory of its own"]
-fn what_is_not_marked_any_more_or_is_no_directory_is_not_asked_about() {
-    let (mut place, mut stranger) = (Place::new(true), Stranger::new());
-    let error = place.fanotify.mark(&place.program(), false).unwrap_err().to_string();
+fn what_is_executed_can_only_be_asked_about_in_directories() {
+    let mut place = Place::new(false);
+    let error = place.fanotify.mark(&place.program()).unwrap_err().to_string();
     assert!(error.contains("Not a directory"), "{error}");
-    place.fanotify.unmark(place.directory.path(), true).unwrap();
-    stranger.run(&place.hello());
-    assert!(place.question_within(Duration::from_millis(200)).is_none());
-    assert_eq!(stranger.outcome(), "hello");
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub struct FileOpen {
     pub file: File,
     /// `O_…` as open(2) has them.
     pub flags: u32,
-    /// What is to be done with it: `PROT_…`, `PROT_EXEC` where the kernel opens it to execute it.
+    /// What is to be done with it: `PROT_…`, `PROT_EXEC` where the kernel opens it to execute it; 0 where
+    /// that is not known, and then `flags` are not either.
     pub access: u32,
 }

@@ -160,7 +160,10 @@ fn details(event: Event<'_>) -> String {
             format!("{} of {}", word(fileless.how, words::FILELESS), path(fileless.path()))
         }
         Event::FileOpen(open) => {
-            format!("{} to {}", path(open.path()), bits(open.access, words::PROTECTION).join("+"))
+            let access = bits(open.access, words::PROTECTION).join("+");
+            // Fanotify does not tell it.
+            let access = if access.is_empty() { String::new() } else { format!(" to {access}") };
+            format!("{}{access}", path(open.path()))
         }
         Event::KernelFinding(finding) => {
             let (check, technique) = (shown(finding.check()), shown(finding.technique()));

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! verdict_trial MODULE KERNEL      all of it, a line for each thing that holds
+//! verdict_trial fanotify           what of it can be asked about where there is no gate
 //! verdict_trial decide ...         a client, which the trial starts as the user nobody
 //! ```
 //!
@@ -21,11 +22,13 @@ use anyhow::Context;
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let first = arguments.next().context("usage: verdict_trial MODULE KERNEL")?;
+    let usage = "usage: verdict_trial MODULE KERNEL, or verdict_trial fanotify";
+    let first = arguments.next().context(usage)?;
     let rest: Vec<String> = arguments.collect();
-    if first == "decide" {
-        return decider::run(&rest);
+    match (first.as_str(), rest.as_slice()) {
+        ("decide", rest) => decider::run(rest),
+        ("fanotify", []) => steps::run_through_fanotify(),
+        (module, [kernel]) => steps::run(module, kernel),
+        _ => anyhow::bail!(usage),
     }
-    let [kernel] = rest.as_slice() else { anyhow::bail!("usage: verdict_trial MODULE KERNEL") };
-    steps::run(&first, kernel)
 }

@@ -20,6 +20,7 @@ use rustix::event::epoll;
 
 use super::live::failed;
 use super::{Asked, Availability, KernelError};
+use crate::log;
 
 /// What a question came from, as the number of an event of epoll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +43,8 @@ struct Waiting {
 pub(super) struct Asking {
     gate: Result<Gate, String>,
     fanotify: Result<Fanotify, String>,
+    /// Why nobody is asked about what is executed, where that would be through fanotify.
+    no_directory: Option<&'static str>,
     /// Readable when one of them has something to say.
     ready: OwnedFd,
     waiting: BTreeMap<u64, Waiting>,
@@ -52,24 +55,27 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    /// Opens the gate; or, if directories are named, fanotify on these instead.
+    /// Opens the gate. Where there is none, or directories are named, opens fanotify: what is executed in
+    /// these is asked about, and the opening of what grants name.
     pub(super) fn open(hooks: &Hooks, directories: &[PathBuf]) -> Result<Self, KernelError> {
         let ready =
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("making an epoll"))?;
-        let through_fanotify = !directories.is_empty();
+        let gate = if directories.is_empty() {
+            open_gate(hooks)
+        } else {
+            Err("--ask-directory has exec and open asked about through fanotify instead".into())
+        };
+        let fanotify = match &gate {
+            Ok(_) => Err("there is the gate".into()),
+            Err(_) => open_fanotify(directories),
+        };
+        let no_directory = directories.is_empty().then_some(
+            "with --ask-directory DIR, what is executed there can be asked about through fanotify",
+        );
         let asking = Self {
-            gate: if through_fanotify {
-                Err("--ask-directory has exec asked about through fanotify instead".into())
-            } else {
-                open_gate(hooks)
-            },
-            fanotify: if through_fanotify {
-                open_fanotify(directories)
-            } else {
-                Err("with --ask-directory DIR, what is executed there can be asked about through \
-                     fanotify"
-                    .into())
-            },
+            gate,
+            fanotify,
+            no_directory,
             ready,
             waiting: BTreeMap::new(),
             asked: [EventSet::default(); broker::slot::SLOTS],
@@ -124,17 +130,21 @@ impl Asking {
                 Availability::Reduced { mechanism: gate.into(), reason: never.into() }
             }
             (Ok(_), Err(reason), _) => Availability::Unavailable { reason },
-            (Err(_), _, Ok(_)) if event == EventType::PROCESS_EXEC => Availability::Reduced {
-                mechanism: "fanotify".into(),
-                reason:
-                    "only what lies directly in the directories that --ask-directory names, and \
-                         allowed as the daemon ends"
-                        .into(),
-            },
-            (Err(gate), _, Err(fanotify)) if event == EventType::PROCESS_EXEC => {
-                Availability::Unavailable { reason: format!("{gate}; {fanotify}") }
+            (Err(gate), _, fanotify) => {
+                let Some(reach) = Fanotify::reach(event.number().into()) else {
+                    return Availability::Unavailable { reason: gate.clone() };
+                };
+                let unnamed = self.no_directory.filter(|_| event == EventType::PROCESS_EXEC);
+                match fanotify.as_ref().err().map(String::as_str).or(unnamed) {
+                    Some(lacking) => {
+                        Availability::Unavailable { reason: format!("{gate}; {lacking}") }
+                    }
+                    None => Availability::Reduced {
+                        mechanism: "fanotify".into(),
+                        reason: format!("{reach}; {gate}"),
+                    },
+                }
             }
-            (Err(reason), _, _) => Availability::Unavailable { reason: reason.clone() },
         }
     }
 
@@ -151,7 +161,14 @@ impl Asking {
     pub(super) fn next(&mut self) -> Result<Option<Asked>, KernelError> {
         for source in [Source::Gate, Source::Fanotify] {
             let Some(questions) = self.source(source) else { continue };
-            match questions.next().map_err(failed("taking a question"))? {
+            let next = match questions.next().map_err(failed("taking a question")) {
+                Err(error) if source == Source::Fanotify => {
+                    self.fanotify_failed(&error);
+                    continue;
+                }
+                other => other?,
+            };
+            match next {
                 Some(Notice::Asked(question)) => {
                     let kind = u16::try_from(question.kind).ok();
                     match kind.and_then(EventType::from_number) {
@@ -174,6 +191,16 @@ impl Asking {
             }
         }
         Ok(None)
+    }
+
+    /// It goes on with the next question, or cannot go on: then all that waited in it is allowed, as the
+    /// kernel knows no other way.
+    fn fanotify_failed(&mut self, error: &KernelError) {
+        log::error(error);
+        if self.fanotify.as_ref().is_ok_and(Fanotify::has_ended) {
+            self.waiting.retain(|_, waiting| waiting.source != Source::Fanotify);
+            self.fanotify = Err(format!("fanotify came to its end: {error}"));
+        }
     }
 
     fn take(&mut self, source: Source, event: EventType, question: probes::Question) -> Asked {
@@ -214,16 +241,7 @@ impl Asking {
 
     /// A client is asked about these events from now on, and what holds when nobody answers.
     pub(super) fn subscribe(&mut self, slot: Slot, masks: &Masks) -> Result<(), KernelError> {
-        if let Some(asked) = self.asked.get_mut(slot.index()) {
-            *asked = masks.ask;
-        }
-        if let Ok(fanotify) = &mut self.fanotify {
-            let exec = Slot::all()
-                .zip(self.asked)
-                .filter(|(_, asked)| asked.contains(EventType::PROCESS_EXEC));
-            let exec = exec.fold(0, |askers, (slot, _)| askers | 1 << slot.index());
-            fanotify.set_askers(exec, 0);
-        }
+        self.ask_through_fanotify(slot, masks.ask);
         let Ok(gate) = &self.gate else { return Ok(()) };
         for event in EventType::all() {
             let denied = self.deny_when_gone.entry(event).or_default();
@@ -239,6 +257,31 @@ impl Asking {
             }
         }
         Ok(())
+    }
+
+    /// The client of a slot is asked about the opening of what these paths lead to, through fanotify: the
+    /// gate's programs know it by themselves.
+    pub(super) fn watch(&mut self, slot: Slot, paths: &[String]) -> Result<(), KernelError> {
+        let Ok(fanotify) = &mut self.fanotify else { return Ok(()) };
+        let slot = u32::try_from(slot.index()).unwrap_or(u32::MAX);
+        fanotify.watch(slot, paths).map_err(failed("watching a directory"))
+    }
+
+    fn ask_through_fanotify(&mut self, slot: Slot, events: EventSet) {
+        if let Some(asked) = self.asked.get_mut(slot.index()) {
+            *asked = events;
+        }
+        let Ok(fanotify) = &mut self.fanotify else { return };
+        let exec = Slot::all()
+            .zip(self.asked)
+            .filter(|(_, asked)| asked.contains(EventType::PROCESS_EXEC));
+        fanotify.set_exec_askers(exec.fold(0, |askers, (slot, _)| askers | 1 << slot.index()));
+    }
+
+    /// Nobody in the slot is asked through fanotify any more.
+    pub(super) fn remove(&mut self, slot: Slot) -> Result<(), KernelError> {
+        self.ask_through_fanotify(slot, EventSet::default());
+        self.watch(slot, &[])
     }
 
     /// What a client does itself is no question to anybody, and what it starts is none to it: who has
@@ -303,9 +346,9 @@ fn open_gate(hooks: &Hooks) -> Result<Gate, String> {
 }
 
 fn open_fanotify(directories: &[PathBuf]) -> Result<Fanotify, String> {
-    let fanotify = Fanotify::open().map_err(|error| error.to_string())?;
+    let mut fanotify = Fanotify::open().map_err(|error| error.to_string())?;
     for directory in directories {
-        let marked = fanotify.mark(directory, false);
+        let marked = fanotify.mark(directory);
         marked.map_err(|error| format!("{}: {error}", directory.display()))?;
     }
     Ok(fanotify)

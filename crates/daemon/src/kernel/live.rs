@@ -41,7 +41,7 @@ const MISSED_EACH: Duration = Duration::from_secs(1);
 
 impl LiveKernel {
     /// Loads the programs. Nothing is attached before somebody subscribes. If there are
-    /// `ask_directories`, only what is executed there is asked about, through fanotify.
+    /// `ask_directories`, what is executed there is asked about, through fanotify and not the gate.
     /// With `pins`, goes on with what an earlier daemon left there.
     pub fn load(ask_directories: &[PathBuf], pins: Option<&Path>) -> Result<Self, KernelError> {
         let hooks = pins.map_or_else(Hooks::load, Hooks::load_after);
@@ -141,7 +141,7 @@ impl Kernel for LiveKernel {
             None => Ok(()),
         };
         self.hooks.remove(number(slot)).map_err(failed("removing a client"))?;
-        forgotten
+        self.asking.remove(slot).and(forgotten)
     }
 
     fn subscribe(
@@ -176,6 +176,7 @@ impl Kernel for LiveKernel {
             }
         }
         self.hooks.watch(number(slot), found).map_err(failed("watching a directory"))?;
+        self.asking.watch(slot, paths)?;
         lacking
     }
 
