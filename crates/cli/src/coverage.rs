@@ -2,6 +2,7 @@
 //! Which events of the security API this kernel can tell of, deny and ask about, for `ringfence
 //! doctor`: found out by loading the programs, which are attached to nothing.
 
+use probes::Fanotify;
 use probes::events::{EventCoverage, Hooks, Mechanism};
 use serde::Serialize;
 
@@ -35,21 +36,28 @@ impl From<Result<Mechanism, String>> for Way {
     }
 }
 
-impl From<EventCoverage> for Row {
-    fn from(coverage: EventCoverage) -> Self {
+impl Row {
+    /// `fanotify`: whether it can ask where no program can.
+    fn of(coverage: EventCoverage, fanotify: bool) -> Self {
         let EventCoverage { kind, notify, deny, ask } = coverage;
         let mut asked = Way::from(ask);
-        if asked.by.is_some() {
-            asked.reason = kind.never_asked().map(str::to_owned);
+        let reach = Fanotify::reach(kind.number().into()).filter(|_| fanotify);
+        match (asked.by, reach) {
+            (Some(_), _) => asked.reason = kind.never_asked().map(str::to_owned),
+            (None, Some(reach)) => {
+                let why = asked.reason.map(|reason| format!("; {reason}")).unwrap_or_default();
+                asked = Way { by: Some("fanotify"), reason: Some(format!("{reach}{why}")) };
+            }
+            (None, None) => {}
         }
         Self { event: kind.name(), told: notify.into(), denied: deny.into(), asked }
     }
 }
 
 /// What this kernel takes, or why nothing could be tried.
-pub(crate) fn events() -> Result<Vec<Row>, String> {
+pub(crate) fn events(fanotify: bool) -> Result<Vec<Row>, String> {
     let hooks = Hooks::load().map_err(|error| error.to_string())?;
-    Ok(hooks.coverage().into_iter().map(Row::from).collect())
+    Ok(hooks.coverage().into_iter().map(|coverage| Row::of(coverage, fanotify)).collect())
 }
 
 /// A section of the page.
@@ -87,7 +95,33 @@ pub(crate) fn render(events: &Result<Vec<Row>, String>, style: Style) -> String 
 
 #[cfg(test)]
 mod tests {
+    use probes::events::EventType;
+
     use super::*;
+
+    #[test]
+    fn what_no_program_can_ask_about_fanotify_may() {
+        let row = |name: &str, ask: Result<Mechanism, &str>, fanotify| {
+            let kind = EventType::all().find(|kind| kind.name() == name).unwrap();
+            let none = || Err("none".to_owned());
+            let coverage = EventCoverage {
+                kind,
+                notify: none(),
+                deny: none(),
+                ask: ask.map_err(str::to_owned),
+            };
+            Row::of(coverage, fanotify).asked
+        };
+        for name in ["process_exec", "file_open"] {
+            assert_eq!(row(name, Ok(Mechanism::Gate), true).by, Some("LSM hook"));
+            let asked = row(name, Err("no gate"), true);
+            assert_eq!(asked.by, Some("fanotify"));
+            let reason = asked.reason.unwrap();
+            assert!(reason.starts_with("only ") && reason.ends_with("; no gate"), "{reason}");
+            assert_eq!(row(name, Err("no gate"), false).by, None);
+        }
+        assert_eq!(row("image_map", Err("no gate"), true).by, None);
+    }
 
     #[test]
     fn each_event_is_shown_with_how_or_why_not() {

@@ -23,6 +23,7 @@ pub(crate) struct Arguments {
 /// Without these no check runs at all; of the two ways to read, one is enough.
 const NEEDED: [&str; 3] = ["privilege", "kernel types (BTF)", "kernel symbols"];
 const READING: [&str; 2] = ["inline reads", "helper reads"];
+const FANOTIFY: &str = "fanotify permission events";
 
 /// Runs the subcommand. Exit status 1 says that `check` cannot work here.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
@@ -33,7 +34,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         .map(|check| CheckJson { name: check.name(), pace: check.pace(), about: check.about() })
         .collect();
     let works = can_check(&features);
-    let events = coverage::events();
+    let events = coverage::events(works_here(&features, FANOTIFY));
     let text = if arguments.json {
         let features = features.iter().map(FeatureJson::of).collect();
         let (events, events_unknown) = match events {
@@ -50,11 +51,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
 }
 
 fn can_check(features: &[Feature]) -> bool {
-    let works = |name: &&str| {
-        let found = features.iter().find(|feature| feature.name == *name);
-        found.is_some_and(|feature| feature.state != FeatureState::Unavailable)
-    };
+    let works = |name: &&str| works_here(features, name);
     NEEDED.iter().all(works) && READING.iter().any(works)
+}
+
+fn works_here(features: &[Feature], name: &str) -> bool {
+    let found = features.iter().find(|feature| feature.name == name);
+    found.is_some_and(|feature| feature.state != FeatureState::Unavailable)
 }
 
 fn render(
@@ -185,6 +188,7 @@ mod tests {
     #[test]
     fn the_features_that_decide_are_among_those_that_are_tried() {
         let names: Vec<_> = probes::features().iter().map(|feature| feature.name).collect();
+        assert!(names.contains(&FANOTIFY), "{FANOTIFY}");
         for name in NEEDED.into_iter().chain(READING) {
             assert!(names.contains(&name), "{name} is not among {names:?}");
         }
