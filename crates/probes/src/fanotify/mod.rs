@@ -218,7 +218,7 @@ fn in_ticks(process: ProcessKey) -> ProcessKey {
 }
 
 fn found(path: &Path) -> Result<(Place, bool), ProbeError> {
-    Place::find(path).map_err(|error| ProbeError::file(path.display().to_string(), &error))
+    Place::find(path).map_err(|error| ProbeError::file(path.display().to_string(), &error.into()))
 }
 
 fn failed(what: &'static str, error: Errno) -> ProbeError {

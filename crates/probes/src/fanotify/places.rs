@@ -2,49 +2,71 @@
 //! Whose directories and files one that is opened is in.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, readlink, statx};
+use rustix::io::Errno;
+use rustix::path::Arg;
 
 /// A file or directory, as stat tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
-    device: u64,
+    device: (u32, u32),
     inode: u64,
 }
 
 impl Place {
-    fn of(found: &fs::Metadata) -> Self {
-        Self { device: found.dev(), inode: found.ino() }
+    fn of(found: &Statx) -> Self {
+        Self { device: (found.stx_dev_major, found.stx_dev_minor), inode: found.stx_ino }
     }
 
     /// What a path leads to, and whether it is a directory.
-    pub(super) fn find(path: &Path) -> io::Result<(Self, bool)> {
-        let found = fs::metadata(path)?;
-        Ok((Self::of(&found), found.is_dir()))
+    pub(super) fn find(path: &Path) -> Result<(Self, bool), Errno> {
+        let found = look(CWD, path, AtFlags::empty())?;
+        let kind = FileType::from_raw_mode(found.stx_mode.into());
+        Ok((Self::of(&found), kind == FileType::Directory))
     }
+}
+
+/// Asks nobody else: the server of a network file system may take long, or be who waits.
+fn look(at: impl AsFd, path: impl Arg, flags: AtFlags) -> Result<Statx, Errno> {
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    statx(at, path, flags | AtFlags::STATX_DONT_SYNC, wanted)
+}
+
+/// The mount, if the kernel tells it (5.8).
+fn mount(found: &Statx) -> Option<u64> {
+    StatxFlags::from_bits_retain(found.stx_mask)
+        .contains(StatxFlags::MNT_ID)
+        .then_some(found.stx_mnt_id)
 }
 
 /// Where a file is that somebody opens.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opened {
     file: Place,
-    /// `None` if it cannot be told: it was opened in another mount namespace, where its path leads
-    /// elsewhere than here, or has been moved or deleted just now.
+    /// `None` if it cannot be told: the file is mounted by itself, or was opened in another mount
+    /// namespace, where its path leads elsewhere than here.
     directory: Option<Place>,
 }
 
 impl Opened {
-    /// Looks without opening anything: who answers must not.
-    pub(super) fn find(file: &OwnedFd) -> io::Result<Self> {
-        let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let opened = Place::of(&fs::metadata(&link)?);
-        let path = fs::read_link(&link)?;
-        let same = fs::symlink_metadata(&path).is_ok_and(|found| Place::of(&found) == opened);
-        let parent = path.parent().filter(|_| same).and_then(|parent| fs::metadata(parent).ok());
-        Ok(Self { file: opened, directory: parent.as_ref().map(Place::of) })
+    /// Looks without opening anything, which who answers must not; and without looking for the name of
+    /// the file, because who waits may have it locked (atomic_open, fs/namei.c).
+    pub(super) fn find(file: &OwnedFd) -> Result<Self, Errno> {
+        let found = look(file, "", AtFlags::EMPTY_PATH)?;
+        let path = readlink(format!("/proc/self/fd/{}", file.as_raw_fd()), Vec::new())?;
+        let path = Path::new(OsStr::from_bytes(path.as_bytes()));
+        let parent = path.parent().filter(|_| path.is_absolute());
+        let directory = parent.and_then(|parent| look(CWD, parent, AtFlags::empty()).ok());
+        let directory = directory.filter(|directory| {
+            let mount = mount(directory);
+            mount.is_some() && mount == self::mount(&found)
+        });
+        Ok(Self { file: Place::of(&found), directory: directory.as_ref().map(Place::of) })
     }
 }
 
@@ -87,6 +109,8 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn places(paths: &[&Path]) -> Vec<(Place, PathBuf)> {
@@ -116,11 +140,12 @@ mod tests {
         fs::hard_link(&file, &linked).unwrap();
         assert_eq!(of.askers(&opened(&linked)), 1 << 5);
 
-        // Where it is cannot be told, so all are asked who may have it.
-        let opened = fs::File::open(&linked).unwrap();
+        // Where it was it still is, until its directory goes: then all are asked who may have it.
+        let opened: OwnedFd = fs::File::open(&linked).unwrap().into();
         fs::remove_file(&linked).unwrap();
-        let opened = Opened::find(&opened.into()).unwrap();
-        assert_eq!(of.askers(&opened), 1 | 1 << 3 | 1 << 5);
+        assert_eq!(of.askers(&Opened::find(&opened).unwrap()), 1 << 5);
+        drop(elsewhere);
+        assert_eq!(of.askers(&Opened::find(&opened).unwrap()), 1 | 1 << 3 | 1 << 5);
     }
 
     #[test]
