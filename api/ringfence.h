@@ -379,11 +379,10 @@ struct ringfence_process_credentials {
 /* A file is mapped executable, or a mapping of it is made so. */
 struct ringfence_image_map {
 	struct ringfence_file file;
-	/* Where it is and how long, in bytes: of the whole mapping when its protection changes, 0
-	 * when it is mapped, for then it is not known yet. */
+	/* Where it is, and its length in bytes; 0 where it is told of before it is mapped. */
 	__u64 address;
 	__u64 length;
-	/* Of the file, in bytes; 0 when it is mapped. */
+	/* Of the file, in bytes; 0 as above. */
 	__u64 offset;
 	/* PROT_ */
 	__u32 protection;
@@ -434,7 +433,7 @@ struct ringfence_kernel_load {
 /* --- memory ---------------------------------------------------------------------------------- */
 
 /* Memory without a file is mapped executable, or any memory writable and executable. Address and
- * length are 0: they are not known before it is mapped. */
+ * length are 0 where it is told of before it is mapped. */
 struct ringfence_memory_map {
 	__u64 address;
 	__u64 length;
@@ -448,7 +447,7 @@ struct ringfence_memory_map {
 struct ringfence_memory_protect {
 	__u64 address;
 	__u64 length;
-	/* PROT_ before and after. */
+	/* PROT_ before and after; before is 0 where it is not known (RINGFENCE_FLAG_INCOMPLETE). */
 	__u32 before;
 	__u32 after;
 	struct ringfence_file file;
@@ -481,8 +480,8 @@ struct ringfence_memory_fileless {
 
 #define RINGFENCE_FILELESS_EXEC 1
 #define RINGFENCE_FILELESS_MAP	2
-/* A file is opened, with these O_, and for what: as PROT_, EXEC by the kernel itself. Both are 0 where
- * fanotify asks, which does not tell (RINGFENCE_FLAG_INCOMPLETE). Draft. */
+/* A file is opened, with these O_, and for what: as PROT_, EXEC by the kernel itself. Draft. Both are
+ * 0 where they are not known (RINGFENCE_FLAG_INCOMPLETE). */
 struct ringfence_file_open {
 	struct ringfence_file file;
 	__u32 flags;

@@ -40,6 +40,7 @@
 #include "lib/compat.h"
 #include "../api/ringfence.h"
 #include "lib/ask.h"
+#include "lib/program_record.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -157,22 +158,6 @@ static const struct event bpf_event = {
 	.body = sizeof(struct ringfence_bpf_load),
 };
 
-__noinline int put_asked_program(struct buffer *buffer, __u64 address)
-{
-	struct bpf_prog *program = (void *)address;
-	struct ringfence_bpf_load *load;
-
-	if (!buffer)
-		return 0;
-	load = body_of(buffer);
-	load->program_type = BPF_CORE_READ(program, type);
-	load->attach_type = BPF_CORE_READ(program, expected_attach_type);
-	load->attach_btf_id = BPF_CORE_READ(program, aux, attach_btf_id);
-	load->instructions = BPF_CORE_READ(program, len);
-	BPF_CORE_READ_INTO(&load->name, program, aux, name);
-	return 0;
-}
-
 /* Arguments: program, the kernel's copy of union bpf_attr, token or NULL. */
 SEC("lsm.s/bpf_prog_load")
 int bpf_load_asked(void *context)
@@ -187,13 +172,13 @@ int bpf_load_asked(void *context)
 	buffer = begin_for(&bpf_event, question.askers);
 	if (!buffer)
 		return gate_fall_back(&question);
-	put_asked_program(buffer, argument(context, 0));
+	put_program(buffer, argument(context, 0));
 	denied = ask(buffer, &question);
 	if (!denied)
 		return 0;
 	buffer = begin_denied(&bpf_event, question.event_id, denied);
 	if (buffer) {
-		put_asked_program(buffer, argument(context, 0));
+		put_program(buffer, argument(context, 0));
 		finish(buffer);
 	}
 	return denied;

@@ -12,8 +12,9 @@ use libbpf_rs::btf::{Btf, BtfKind, BtfType, TypeId};
 const AREAS: [&str; 5] = ["features", "gate_trial", "kernel_reader", "module_events", "views"];
 
 /// Objects without a skeleton: which of their programs are loaded is decided at run time.
-const EVENTS: [&str; 9] = [
+const EVENTS: [&str; 10] = [
     "clients",
+    "calls",
     "process",
     "access",
     "credentials",

@@ -31,6 +31,8 @@ impl From<Result<Mechanism, String>> for Way {
             Ok(Mechanism::Lsm | Mechanism::Rule | Mechanism::Gate) => {
                 Self { by: Some("LSM hook"), reason: None }
             }
+            // As the tracepoint is called.
+            Ok(Mechanism::SystemCall) => Self { by: Some("sys_exit"), reason: None },
             Err(reason) => Self { by: None, reason: Some(reason) },
         }
     }
@@ -50,7 +52,10 @@ impl Row {
             }
             (None, None) => {}
         }
-        Self { event: kind.name(), told: notify.into(), denied: deny.into(), asked }
+        let reach = kind.told_by_calls().filter(|_| notify == Ok(Mechanism::SystemCall));
+        let mut told = Way::from(notify);
+        told.reason = reach.map(str::to_owned).or(told.reason);
+        Self { event: kind.name(), told, denied: deny.into(), asked }
     }
 }
 

@@ -51,7 +51,8 @@ impl Programs {
 }
 
 /// Programs of tests that are run in guests.
-const TESTS: [&str; 9] = [
+const TESTS: [&str; 10] = [
+    "calls",
     "doors",
     "events",
     "firmware",

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 use std::ptr;
 
-use clients::deeds::{LENGTH, Subject, attached, program_in_memory};
+use clients::deeds::{LENGTH, Program, Subject, attached, bpf, program_in_memory};
 use clients::listener::{EXEC, Listener, Memory, READ, WRITE, some_file};
 use clients::record::Record;
 use clients::{Client, LARGE, Programs, door_of, run};
@@ -311,22 +311,8 @@ fn a_bpf_program_that_is_loaded_is_told_of_with_its_name_and_a_map_is_not() {
     let Some(mut listener) = Listener::to(EventType::BPF_LOAD, "ringfence_bpf_load") else {
         return;
     };
-    // r0 = 0; exit
-    let program: [u64; 2] = [0xb7, 0x95];
-    let license = c"GPL";
-    let mut attributes = [0_u64; 18];
-    // BPF_PROG_TYPE_SOCKET_FILTER, two instructions.
-    attributes[0] = 1 | 2 << 32;
-    attributes[1] = program.as_ptr() as u64;
-    attributes[2] = license.as_ptr() as u64;
-    attributes[6] = u64::from_le_bytes(*b"of_tests");
-    let call = |command: i32, attributes: &[u64; 18]| {
-        let length = size_of_val(attributes);
-        // SAFETY: as many bytes as are said to be there.
-        let made = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), length) };
-        assert!(made >= 0, "{}", std::io::Error::last_os_error());
-    };
-    let (record, ()) = listener.hear_one(|| call(5, &attributes));
+    let program = Program::new(b"of_tests");
+    let (record, ()) = listener.hear_one(|| assert_eq!(program.load(), 0));
     assert_eq!(listener.number(&record, "program_type"), 1);
     assert_eq!(listener.number(&record, "instructions"), 2);
     assert_eq!(record.bytes("ringfence_bpf_load.name", 9), b"of_tests\0");
@@ -335,7 +321,7 @@ fn a_bpf_program_that_is_loaded_is_told_of_with_its_name_and_a_map_is_not() {
     // An array with a key and a value of four bytes, and one entry.
     map[0] = 2 | 4 << 32;
     map[1] = 4 | 1 << 32;
-    listener.hear_nothing(|| call(0, &map));
+    listener.hear_nothing(|| assert_eq!(bpf(0, &map), 0));
 }
 
 #[test]

@@ -16,8 +16,9 @@ use std::ptr;
 use std::time::{Duration, Instant};
 
 use clients::deeds::{
-    LENGTH, Subject, attached, changed, changed_by, errno, executed, executed_by_descriptor,
-    has_itself_traced, mapped, memfd, opened_by_io_uring, program_in_memory,
+    LENGTH, Program, Subject, attached, changed, changed_by, errno, executed,
+    executed_by_descriptor, has_itself_traced, mapped, memfd, opened_by_io_uring,
+    program_in_memory,
 };
 use clients::ruler::{Door, Ruler, SLOT, doors_are_denied, doors_are_denied_with, header};
 use clients::{Client, EXEC, EXIT, LARGE, Programs, SIGNAL, ended, run};
@@ -225,27 +226,12 @@ fn a_file_without_a_name_is_denied_with_the_errno_of_the_rule() {
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn a_bpf_program_is_denied_with_the_errno_of_the_rule() {
-    // r0 = 0; exit
-    let program: [u64; 2] = [0xb7, 0x95];
-    let mut attributes = [0_u64; 18];
-    // BPF_PROG_TYPE_SOCKET_FILTER, two instructions.
-    attributes[0] = 1 | 2 << 32;
-    attributes[1] = program.as_ptr() as u64;
-    attributes[2] = c"GPL".as_ptr() as u64;
+    let program = Program::new(b"of_tests");
     let condition = by_ourselves() + "\nprogram_type = \"socket_filter\"";
     doors_are_denied(
         EventType::BPF_LOAD,
         &condition,
-        &mut [("bpf, BPF_PROG_LOAD", &mut || {
-            let length = size_of_val(&attributes);
-            // SAFETY: as many bytes as are said to be there; the descriptor is ours alone.
-            unsafe {
-                let made = libc::syscall(libc::SYS_bpf, 5, attributes.as_ptr(), length);
-                let failed = errno(made);
-                libc::close(made as i32);
-                failed
-            }
-        })],
+        &mut [("bpf, BPF_PROG_LOAD", &mut || program.load())],
     );
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `ringfence bench api`: how many events one client takes without loss, and what the daemon needs while
-//! many clients listen. What an exec costs is counted in the lab (scenario `figures`).
+//! many clients listen; and what a system call costs more where its end is told of. What an exec costs is counted in the lab (scenario `figures`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use probes::events::{EventType, Hooks};
 use sdk::abi::Class;
 use sdk::{Ring, Session, SessionOptions, Subscription};
 
-use super::{Bench, Goal};
+use super::{Bench, Goal, calls};
 use crate::screen::{Style, Table, grouped};
 
 /// Of one client, in bytes.
@@ -63,6 +63,7 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> anyhow::Result<Bench> 
         daemon.percent,
         daemon.memory
     ));
+    text.push_str(&format!("\n{}", calls::table(style)?));
     let goals = vec![
         Goal::at_least("events a second without loss", most, 100_000.0, ""),
         Goal::at_most("daemon while 26 clients listen", daemon.percent, DAEMON_PERCENT, " %"),

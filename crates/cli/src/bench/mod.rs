@@ -2,6 +2,7 @@
 //! `ringfence bench`: measures on this machine, prints a table, and holds it against the goals.
 
 mod api;
+mod calls;
 mod checks;
 mod guard;
 mod mutations;

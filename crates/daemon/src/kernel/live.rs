@@ -113,8 +113,14 @@ impl Kernel for LiveKernel {
             Mechanism::Tracepoint => "tracepoint".to_owned(),
             Mechanism::Lsm | Mechanism::Rule => "LSM hook".to_owned(),
             Mechanism::Gate => "sleepable LSM hook".to_owned(),
+            Mechanism::SystemCall => "tracepoint of system calls (sys_exit)".to_owned(),
         };
+        let by_calls = found.kind.told_by_calls();
         match (&found.notify, &found.deny, class) {
+            (Ok(mechanism @ Mechanism::SystemCall), _, Class::Notify) => Availability::Reduced {
+                mechanism: name(mechanism),
+                reason: by_calls.unwrap_or_default().to_owned(),
+            },
             (_, Ok(mechanism), Class::Rule | Class::Ask) | (Ok(mechanism), _, Class::Notify) => {
                 Availability::Available { mechanism: name(mechanism) }
             }

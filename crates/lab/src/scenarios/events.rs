@@ -2,7 +2,8 @@
 //! Events of the kernel reach clients' rings: each by its doors and by nothing else.
 //!
 //! The tests are those of crates/probes/tests, which run on the host too as far as it takes programs:
-//! here it takes all of them, LSM programs among them.
+//! here it takes all of them, LSM programs among them. Those of `calls` do without, as on a host that
+//! refuses them.
 
 use super::tests_in_guest::Tests;
 use crate::kernels::Kernel;
@@ -21,7 +22,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 };
 
 /// Programs of tests.
-const TESTS: [&str; 4] = ["events", "rings", "lsm_events", "doors"];
+const TESTS: [&str; 5] = ["events", "rings", "lsm_events", "doors", "calls"];
 /// A module that does nothing, and is unloaded to be told of.
 const MODULE: &str = "dummy";
 

@@ -38,6 +38,8 @@ const AREAS: &[(&str, &[u8])] = &[
     built!("verdicts_kernel"),
     built!("verdicts_file"),
 ];
+/// What tells of events that nothing else tells of.
+const CALLS: (&str, &[u8]) = built!("calls");
 
 /// Why a program cannot be used, or what it was attached with.
 #[derive(Debug)]
@@ -73,12 +75,14 @@ pub(super) struct Objects {
     maps: HashMap<String, MapHandle>,
     pub(super) programs: Vec<Program>,
     own: Own,
+    /// Whether LSM programs are to be loaded.
+    lsm: bool,
 }
 
 impl Objects {
-    /// Loads what this kernel takes of the programs for these types. That some are refused is no
-    /// failure; that the maps are is one.
-    pub(super) fn load(types: u64, rules: &Rules) -> Result<Self, ProbeError> {
+    /// Loads what this kernel takes of the programs for these types, LSM programs only with `lsm`. That some
+    /// are refused is no failure; that the maps are is one.
+    pub(super) fn load(types: u64, rules: &Rules, lsm: bool) -> Result<Self, ProbeError> {
         let clients = object::with_libbpf(WHAT, || {
             let mut open = open(CLIENTS)?;
             rules.share(&mut open)?;
@@ -90,7 +94,7 @@ impl Objects {
             open.load()
         })?;
         let (maps, own) = (HashMap::new(), Own::default());
-        let mut objects = Self { loaded: Vec::new(), maps, programs: Vec::new(), own };
+        let mut objects = Self { loaded: Vec::new(), maps, programs: Vec::new(), own, lsm };
         for map in clients.maps() {
             // Constants of an object are its own.
             let name = map.name().to_string_lossy().into_owned();
@@ -101,11 +105,14 @@ impl Objects {
         }
         objects.keep(clients)?;
         for area in AREAS {
-            for mechanism in Mechanism::ALL {
+            for mechanism in Mechanism::USUAL {
                 objects.load_area(*area, mechanism, types)?;
             }
         }
         objects.try_attaching();
+        let untold = EventType::all().filter(|kind| objects.mechanism(*kind).is_err());
+        let untold = untold.fold(0, |set, kind| set | kind.bit());
+        objects.load_area(CALLS, Mechanism::SystemCall, types & untold)?;
         Ok(objects)
     }
 
@@ -128,8 +135,8 @@ impl Objects {
         }
         let refused =
             |hook, error: &ProbeError| Program { hook, state: State::Refused(error.to_string()) };
-        if mechanism != Mechanism::Tracepoint
-            && let Err(error) = lsm_programs_are_called()
+        if mechanism.is_lsm()
+            && let Err(error) = self.lsm_programs_are_wanted()
         {
             self.programs.extend(hooks.into_iter().map(|hook| refused(hook, &error)));
             return Ok(());
@@ -153,6 +160,13 @@ impl Objects {
             }
         }
         Ok(())
+    }
+
+    fn lsm_programs_are_wanted(&self) -> Result<(), ProbeError> {
+        if self.lsm {
+            return lsm_programs_are_called();
+        }
+        Err(ProbeError::Unsupported { what: WHAT, lacking: "no LSM programs were wanted".into() })
     }
 
     fn load_some(&self, area: (&str, &[u8]), hooks: &[&Hook]) -> Result<Object, ProbeError> {
@@ -269,7 +283,7 @@ impl Objects {
         };
         if let Err(error) = attach(&self.loaded, *object, hook) {
             for program in &mut self.programs {
-                if program.hook.mechanism != Mechanism::Tracepoint {
+                if program.hook.mechanism.is_lsm() {
                     program.state = State::Refused(error.to_string());
                 }
             }
@@ -341,7 +355,7 @@ impl Objects {
                 told || kind.bit() & (asked | ruled) != 0
             }),
             Mechanism::Rule => hook.types.iter().any(|kind| kind.bit() & ruled != 0),
-            Mechanism::Lsm | Mechanism::Tracepoint => hook
+            Mechanism::Lsm | Mechanism::Tracepoint | Mechanism::SystemCall => hook
                 .types
                 .iter()
                 .any(|kind| kind.bit() & (told | ruled) != 0 && by(kind) == Some(hook.mechanism)),

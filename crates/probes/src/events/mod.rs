@@ -149,7 +149,16 @@ impl Hooks {
     /// # Errors
     /// See [`Hooks::load`].
     pub fn load_for(types: u64) -> Result<Self, ProbeError> {
-        Self::load_with(types, Rules::load()?)
+        Self::load_with(types, Rules::load()?, true)
+    }
+
+    /// The same without LSM programs, as on hosts that refuse them: what such a host sees can be had
+    /// anywhere.
+    ///
+    /// # Errors
+    /// See [`Hooks::load`].
+    pub fn load_without_lsm(types: u64) -> Result<Self, ProbeError> {
+        Self::load_with(types, Rules::load()?, false)
     }
 
     /// Loads all programs, to go on with what an earlier process left below this directory
@@ -158,11 +167,11 @@ impl Hooks {
     /// # Errors
     /// See [`Hooks::load`].
     pub fn load_after(pins: &Path) -> Result<Self, ProbeError> {
-        Self::load_with(u64::MAX, Rules::load_after(Some(pins))?)
+        Self::load_with(u64::MAX, Rules::load_after(Some(pins))?, true)
     }
 
-    fn load_with(types: u64, rules: Rules) -> Result<Self, ProbeError> {
-        let objects = Objects::load(types, &rules)?;
+    fn load_with(types: u64, rules: Rules, lsm: bool) -> Result<Self, ProbeError> {
+        let objects = Objects::load(types, &rules, lsm)?;
         let mut state = State::map(objects.map("state")?.as_fd())?;
         let checked = objects.checked();
         state.begin(&ClientState { checked, ..initial_state(false)? });

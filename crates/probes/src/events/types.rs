@@ -84,6 +84,35 @@ impl EventType {
         }
     }
 
+    /// What of an event is told of where only the end of system calls is seen ([`Mechanism::SystemCall`]);
+    /// `None` if nothing is.
+    #[must_use]
+    pub fn told_by_calls(self) -> Option<&'static str> {
+        match self {
+            Self::PROCESS_TRACE => Some(
+                "when it is done, by ptrace, process_vm_readv and writev and pidfd_getfd of 64-bit \
+                 programs; not by reading /proc",
+            ),
+            Self::MEMORY_ACCESS => Some(
+                "when it is done, by ptrace and process_vm_readv and writev of 64-bit programs; not by \
+                 /proc/PID/mem",
+            ),
+            Self::IMAGE_MAP => Some(
+                "when it is done, by mmap, mprotect and shmat of 64-bit programs; not the program and \
+                 its loader, which exec maps",
+            ),
+            Self::MEMORY_MAP => Some("when it is done, by mmap and shmat of 64-bit programs"),
+            Self::MEMORY_PROTECT => Some(
+                "when it is done, by 64-bit programs, and whether or not it was executable before",
+            ),
+            Self::MEMORY_FILELESS => {
+                Some("when it is done, by exec, and by mmap, mprotect and shmat of 64-bit programs")
+            }
+            Self::BPF_LOAD | Self::KEXEC_LOAD => Some("when it is done, by 64-bit programs"),
+            _ => None,
+        }
+    }
+
     /// All types that programs of the kernel make, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Self> {
         NAMES.iter().map(|(_, kind)| *kind)
@@ -125,13 +154,21 @@ pub enum Mechanism {
     Rule,
     /// An LSM hook at which the task waits for verdicts, in the gate.
     Gate,
+    /// The tracepoint at the end of system calls (`raw_syscalls:sys_exit`): it tells of what a call has
+    /// done, where nothing else does.
+    SystemCall,
 }
 
 impl Mechanism {
-    /// All.
-    pub(super) const ALL: [Self; 4] = [Self::Lsm, Self::Tracepoint, Self::Rule, Self::Gate];
+    /// Those that programs of most areas are of.
+    pub(super) const USUAL: [Self; 4] = [Self::Lsm, Self::Tracepoint, Self::Rule, Self::Gate];
     /// Those that tell, the best first.
-    pub(super) const TELLING: [Self; 2] = [Self::Lsm, Self::Tracepoint];
+    pub(super) const TELLING: [Self; 3] = [Self::Lsm, Self::Tracepoint, Self::SystemCall];
+
+    /// Whether its programs are LSM programs.
+    pub(super) fn is_lsm(self) -> bool {
+        matches!(self, Self::Lsm | Self::Rule | Self::Gate)
+    }
 }
 
 /// A program, where it is and what it tells of.
@@ -160,10 +197,10 @@ const LOADED: &[EventType] =
     &[EventType::MODULE_LOAD, EventType::KEXEC_LOAD, EventType::FIRMWARE_LOAD];
 
 /// All programs. A type is told of by those of one mechanism, all of them together: of LSM if this
-/// kernel takes them, else of tracepoints.
+/// kernel takes them, else of tracepoints of its own, else by the end of system calls.
 pub(super) const HOOKS: &[Hook] = {
     use EventType as E;
-    use Mechanism::{Gate, Lsm, Rule, Tracepoint};
+    use Mechanism::{Gate, Lsm, Rule, SystemCall, Tracepoint};
     &[
         hook(Tracepoint, "process", "process_exec", &[E::PROCESS_EXEC]),
         hook(Tracepoint, "process", "process_exec_again", &[E::PROCESS_EXEC]),
@@ -206,6 +243,15 @@ pub(super) const HOOKS: &[Hook] = {
         hook(Gate, "verdicts_kernel", "load_memory_unasked", &[E::MODULE_LOAD, E::KEXEC_LOAD]),
         hook(Gate, "verdicts_kernel", "bpf_load_asked", &[E::BPF_LOAD]),
         hook(Gate, "verdicts_file", "file_open_asked", &[E::FILE_OPEN]),
+        hook(SystemCall, "calls", "trace_called", &[E::PROCESS_TRACE]),
+        hook(SystemCall, "calls", "memory_access_called", &[E::MEMORY_ACCESS]),
+        hook(SystemCall, "calls", "image_called", &[E::IMAGE_MAP]),
+        hook(SystemCall, "calls", "memory_map_called", &[E::MEMORY_MAP]),
+        hook(SystemCall, "calls", "memory_protect_called", &[E::MEMORY_PROTECT]),
+        hook(SystemCall, "calls", "fileless_called", &[E::MEMORY_FILELESS]),
+        hook(SystemCall, "calls", "fileless_executed", &[E::MEMORY_FILELESS]),
+        hook(SystemCall, "calls", "bpf_load_called", &[E::BPF_LOAD]),
+        hook(SystemCall, "calls", "kexec_load_called", &[E::KEXEC_LOAD]),
     ]
 };
 
@@ -230,6 +276,15 @@ mod tests {
     fn each_type_has_a_program() {
         for kind in EventType::all() {
             assert!(HOOKS.iter().any(|hook| hook.types.contains(&kind)), "{}", kind.name());
+        }
+    }
+
+    #[test]
+    fn what_system_calls_tell_of_is_said_of_each_type_that_they_tell_of() {
+        for kind in EventType::all() {
+            let by_calls = |hook: &Hook| hook.mechanism == Mechanism::SystemCall;
+            let told = HOOKS.iter().filter(|hook| by_calls(hook)).any(|h| h.types.contains(&kind));
+            assert_eq!(kind.told_by_calls().is_some(), told, "{}", kind.name());
         }
     }
 

@@ -166,11 +166,23 @@ impl Subject {
         0
     }
 
+    /// Where its stack is.
+    pub(crate) fn stack(&self) -> usize {
+        let maps = fs::read_to_string(self.proc("maps")).unwrap();
+        let stack = maps.lines().find(|line| line.ends_with("[stack]")).unwrap();
+        usize::from_str_radix(stack.split('-').next().unwrap(), 16).unwrap()
+    }
+
+    /// process_vm_readv or writev of a byte where nothing is; that is found out after it was asked for.
     pub(crate) fn vm(&self, call: libc::c_long) -> libc::c_long {
+        self.vm_at(call, 0)
+    }
+
+    /// The same of a byte at an address, which writing makes 0.
+    pub(crate) fn vm_at(&self, call: libc::c_long, address: usize) -> libc::c_long {
         let mut byte = 0_u8;
         let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-        // Nothing is there; that is found out after it was asked for.
-        let remote = libc::iovec { iov_base: ptr::null_mut(), iov_len: 1 };
+        let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: 1 };
         let (pid, count, flags) =
             (libc::c_long::from(self.pid()), 1 as libc::c_ulong, 0 as libc::c_ulong);
         // The last one is passed on the stack, where half of an int's place is whatever was there, and the
@@ -200,6 +212,46 @@ impl Drop for Subject {
     fn drop(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
+    }
+}
+
+/// What bpf(2) is called with to load a program that does nothing, of the type SOCKET_FILTER and with this
+/// name, and what it refers to.
+pub(crate) struct Program {
+    _code: Box<[u64; 2]>,
+    attributes: [u64; 18],
+}
+
+impl Program {
+    pub(crate) fn new(name: &[u8; 8]) -> Self {
+        // r0 = 0; exit
+        let code = Box::new([0xb7, 0x95]);
+        let mut attributes = [0; 18];
+        // BPF_PROG_TYPE_SOCKET_FILTER, two instructions.
+        attributes[0] = 1 | 2 << 32;
+        attributes[1] = code.as_ptr() as u64;
+        attributes[2] = c"GPL".as_ptr() as u64;
+        attributes[6] = u64::from_le_bytes(*name);
+        Self { _code: code, attributes }
+    }
+
+    /// Loads it, and lets go of it. Gives the errno.
+    pub(crate) fn load(&self) -> i32 {
+        bpf(5, &self.attributes)
+    }
+}
+
+/// bpf(2); what it gives is closed. Gives the errno.
+pub(crate) fn bpf(command: i32, attributes: &[u64; 18]) -> i32 {
+    let length = size_of_val(attributes);
+    // SAFETY: as many bytes as are said to be there, and a descriptor of our own.
+    unsafe {
+        let made = libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), length);
+        let failed = errno(made);
+        if made >= 0 {
+            libc::close(made as i32);
+        }
+        failed
     }
 }
 

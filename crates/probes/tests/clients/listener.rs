@@ -47,6 +47,16 @@ impl Listener {
         Some(Self { hooks, client, part, kind })
     }
 
+    /// Of what system calls have done, as on a host that refuses LSM programs.
+    pub(crate) fn to_calls(kind: EventType, part: &'static str) -> Self {
+        let mut hooks = Hooks::load_without_lsm(kind.bit()).unwrap();
+        let coverage = hooks.coverage().into_iter().find(|coverage| coverage.kind == kind).unwrap();
+        assert_eq!(coverage.notify, Ok(Mechanism::SystemCall));
+        assert!(coverage.deny.is_err());
+        let client = Client::admit(&mut hooks, 11, LARGE, &[kind]);
+        Self { hooks, client, part, kind }
+    }
+
     /// What is told of while something is done, as far as this process did it. The hooks are passed
     /// before it is done, so it is all there then.
     pub(crate) fn hear<T>(&mut self, what: impl FnOnce() -> T) -> (Vec<Record>, T) {
