@@ -175,6 +175,8 @@ fn daemon(program: &Path) -> anyhow::Result<Daemon> {
         .arg(&grants)
         .arg("--socket")
         .arg(&socket)
+        // Nothing of what this host's own daemon keeps is touched.
+        .arg("--forget")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
