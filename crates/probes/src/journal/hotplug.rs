@@ -60,6 +60,7 @@ impl Online {
         // What was told is not told again: without the list all of them come anew next time.
         let now = online().inspect_err(|_| self.cpus.clear())?;
         let came: BTreeSet<u32> = now.difference(&self.cpus).copied().collect();
+        unheard.extend(self.cpus.difference(&now));
         self.cpus = now;
         unheard.extend(&came);
         Ok(Followed { came, unheard: unheard.len() as u64 })
@@ -94,15 +95,20 @@ impl Online {
         false
     }
 
-    /// A CPU that goes offline was heard until then, or it was online unheard. One that came online and
-    /// is not heard either still is, or has gone again.
+    /// A CPU that goes offline is not heard at its last: perf takes its events away as it begins to go
+    /// (`CPUHP_AP_PERF_ONLINE`, include/linux/cpuhotplug.h). One that came online and is not heard either
+    /// still is, or has gone again.
     fn note(&mut self, change: Change, unheard: &mut BTreeSet<u32>) {
-        let (cpu, was_heard) = match change {
-            Change::Offline(cpu) => (cpu, self.cpus.remove(&cpu)),
-            Change::Online(cpu) => (cpu, self.cpus.contains(&cpu)),
-        };
-        if !was_heard {
-            unheard.insert(cpu);
+        match change {
+            Change::Offline(cpu) => {
+                self.cpus.remove(&cpu);
+                unheard.insert(cpu);
+            }
+            Change::Online(cpu) => {
+                if !self.cpus.contains(&cpu) {
+                    unheard.insert(cpu);
+                }
+            }
         }
     }
 }
@@ -113,7 +119,7 @@ pub(super) struct Followed {
     /// Those that have to be listened to anew.
     pub(super) came: BTreeSet<u32>,
     /// How many were online for some time, or may have been, while nobody listened: those that came, and
-    /// those that came and went again.
+    /// those that went.
     pub(super) unheard: u64,
 }
 
@@ -211,7 +217,7 @@ mod tests {
             }
             (online.cpus.contains(&1), unheard.contains(&1))
         };
-        assert_eq!(unheard(&[0, 1], &[Offline(1)]), (false, false), "it was heard to its end");
+        assert_eq!(unheard(&[0, 1], &[Offline(1)]), (false, true), "its end is not heard");
         assert_eq!(unheard(&[0, 1], &[Offline(1), Came(1)]), (false, true));
         assert_eq!(unheard(&[0, 1], &[Offline(1), Came(1), Offline(1)]), (false, true));
         assert_eq!(unheard(&[0], &[Came(1)]), (false, true));
@@ -220,13 +226,18 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_that_was_not_there_before_came() {
+    fn a_cpu_that_was_not_there_before_came_and_one_that_is_not_there_now_went() {
         let mut online = Online::now().unwrap();
         let all = online.cpus.clone();
         assert!(!all.is_empty());
         online.cpus.pop_first();
         let Followed { came, unheard } = online.follow().unwrap();
         assert_eq!((came.first(), unheard), (all.first(), came.len() as u64));
-        assert!(online.follow().unwrap().came.is_empty());
+        // The kernel's list alone tells of this one.
+        online.cpus.insert(8191);
+        let Followed { came, unheard } = online.follow().unwrap();
+        assert_eq!((came.len(), unheard), (0, 1));
+        let Followed { came, unheard } = online.follow().unwrap();
+        assert_eq!((came.len(), unheard), (0, 0));
     }
 }
