@@ -23,7 +23,7 @@ const HEAD: &str = "<!-- `make coverage` writes this file from what the lab saw 
     One effect can have several doors: a file becomes code by `mmap`, by `mprotect`, by `shmat`. Each line is a door that a\n\
     test has opened in the lab, and the series of Debian kernels on which the event then came, once and with nothing beside\n\
     it: *notify*, a client was told; *rule*, a rule denied it; *ask*, a client that was asked denied it, with its errno in\n\
-    the caller. What is empty was not tried.\n\n";
+    the caller (before 6.12, through fanotify, EPERM). What is empty was not tried.\n\n";
 
 /// A door of an event, and on which kernels each class was seen.
 type Doors = BTreeMap<(String, String), BTreeMap<String, BTreeSet<(u32, u32)>>>;
