@@ -379,7 +379,8 @@ struct ringfence_process_credentials {
 /* A file is mapped executable, or a mapping of it is made so. */
 struct ringfence_image_map {
 	struct ringfence_file file;
-	/* Where it is, and its length in bytes; 0 where it is told of before it is mapped. */
+	/* Where it is, and its length in bytes: of the whole mapping where its protection is about
+	 * to change; 0 where it is told of before it is mapped. */
 	__u64 address;
 	__u64 length;
 	/* Of the file, in bytes; 0 as above. */
@@ -480,8 +481,7 @@ struct ringfence_memory_fileless {
 
 #define RINGFENCE_FILELESS_EXEC 1
 #define RINGFENCE_FILELESS_MAP	2
-/* A file is opened, with these O_, and for what: as PROT_, EXEC by the kernel itself. Draft. Both are
- * 0 where they are not known (RINGFENCE_FLAG_INCOMPLETE). */
+/* A file is opened, with these O_ and for what, as PROT_ (EXEC: by the kernel); 0 if not known. Draft. */
 struct ringfence_file_open {
 	struct ringfence_file file;
 	__u32 flags;
