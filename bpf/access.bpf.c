@@ -44,10 +44,6 @@ enum call {
 	CALL_MADVISE,
 };
 
-/* arch/x86/include/asm/segment.h: the code segment of 32-bit programs, whose calls have numbers of
- * their own. */
-#define USER32_CS 0x23
-
 /* arch/x86/entry/syscalls/syscall_64.tbl */
 static __always_inline enum call call_64(__u64 number)
 {
@@ -106,8 +102,7 @@ static __always_inline enum call current_call(void)
 	registers = (void *)bpf_task_pt_regs(task);
 	number = BPF_CORE_READ(registers, orig_ax);
 	code = BPF_CORE_READ(registers, cs);
-	/* The x32 ABI has the numbers of the 64-bit one, with bit 30 set. */
-	return (code & 0xffff) == USER32_CS ? call_32(number) : call_64(number & ~(1ULL << 30));
+	return (code & 0xffff) == USER32_CS ? call_32(number) : call_64(number & ~X32);
 }
 
 /* --- process_trace --------------------------------------------------------------------------- */

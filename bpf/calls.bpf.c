@@ -55,18 +55,13 @@ enum call {
 	CALL_NONE = -1,
 };
 
-/* The x32 ABI has the numbers of the 64-bit one, with this bit. */
-#define X32 (1ULL << 30)
-/* arch/x86/include/asm/segment.h: the code segment of 32-bit programs. */
-#define USER32_CS 0x23
 /* include/linux/err.h */
 #define MAX_ERRNO 4095
 
-/* include/uapi/linux/ptrace.h, bpf.h, kexec.h, shm.h */
+/* include/uapi/linux/ptrace.h, kexec.h, shm.h */
 #define PTRACE_TRACEME		0
 #define PTRACE_ATTACH		16
 #define PTRACE_SEIZE		0x4206
-#define BPF_PROG_LOAD		5
 #define KEXEC_FILE_UNLOAD	1
 #define KEXEC_FILE_NO_INITRAMFS 4
 #define SHM_EXEC		0100000
@@ -228,6 +223,8 @@ struct mapping {
 	/* Of the file, in bytes. */
 	__u64 offset;
 	__u64 protection;
+	/* MAP_ */
+	__u64 flags;
 };
 
 static long look(struct task_struct *task, struct vm_area_struct *vma, struct mapping *mapping)
@@ -254,6 +251,7 @@ static __always_inline int mapped_by(__u64 *context, enum call call, struct mapp
 		if (!(registers->dx & PROT_EXEC))
 			return 0;
 		mapping->address = context[1];
+		mapping->flags = registers->r10;
 		break;
 	case CALL_SHMAT:
 		if (!(registers->dx & SHM_EXEC))
@@ -397,12 +395,11 @@ int memory_access_called(__u64 *context)
 SEC("tp_btf/sys_exit")
 int image_called(__u64 *context)
 {
-	enum call call = succeeded(context);
 	struct ringfence_image_map *map;
 	struct mapping mapping = {};
 	struct buffer *buffer;
 
-	if (!mapped_by(context, call, &mapping) || !mapping.file)
+	if (!mapped_by(context, succeeded(context), &mapping) || !mapping.file)
 		return 0;
 	buffer = begin(RINGFENCE_IMAGE_MAP, sizeof(*map));
 	if (!buffer)
@@ -412,8 +409,7 @@ int image_called(__u64 *context)
 	map->address = mapping.address;
 	map->length = mapping.length;
 	map->offset = mapping.offset;
-	if (call == CALL_MMAP)
-		map->flags = registers_of(context)->r10;
+	map->flags = mapping.flags;
 	put_file(buffer, IN_BODY(ringfence_image_map, file), mapping.file);
 	observe(buffer);
 	return 0;
@@ -438,8 +434,7 @@ int memory_map_called(__u64 *context)
 	map->protection = mapping.protection;
 	map->address = mapping.address;
 	map->length = mapping.length;
-	if (call == CALL_MMAP)
-		map->flags = registers_of(context)->r10;
+	map->flags = mapping.flags;
 	put_file(buffer, IN_BODY(ringfence_memory_map, file), mapping.file);
 	observe(buffer);
 	return 0;

@@ -172,9 +172,6 @@ TOLD_ONCE(module_free, module_unloaded, tell_unloaded, 0, RINGFENCE_MODULE_UNLOA
 
 /* --- BPF programs ---------------------------------------------------------------------------- */
 
-/* include/uapi/linux/bpf.h */
-#define BPF_PROG_LOAD 5
-
 /* What bpf(2) is called with to load a program: union bpf_attr, whose layout never changes. The
  * kernel has filled up with zeroes what the caller left out. */
 struct program_load {

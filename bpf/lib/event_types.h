@@ -224,6 +224,15 @@ struct vm_area_struct {
 #define PROT_EXEC  0x4
 #define PROT_ALL   0x7
 
+/* include/uapi/linux/bpf.h */
+#define BPF_PROG_LOAD 5
+
+/* arch/x86/include/asm/segment.h: the code segment of 32-bit programs, whose calls have numbers of
+ * their own. */
+#define USER32_CS 0x23
+/* The x32 ABI has the numbers of the 64-bit one, with this bit. */
+#define X32 (1ULL << 30)
+
 /* include/linux/kernel_read_file.h and kernel_load_data: numbers are asked for by name. */
 enum kernel_read_file_id {
 	READING_FIRMWARE = 1,
