@@ -18,7 +18,7 @@ use probes::events::Hooks;
 use probes::{Fanotify, Gate, GateOptions, Notice, QuestionId, Questions, Reply};
 use rustix::event::epoll;
 
-use super::live::failed;
+use super::live::{failed, number};
 use super::{Asked, Availability, KernelError};
 use crate::log;
 
@@ -263,8 +263,7 @@ impl Asking {
     /// gate's programs know it by themselves.
     pub(super) fn watch(&mut self, slot: Slot, paths: &[String]) -> Result<(), KernelError> {
         let Ok(fanotify) = &mut self.fanotify else { return Ok(()) };
-        let slot = u32::try_from(slot.index()).unwrap_or(u32::MAX);
-        fanotify.watch(slot, paths).map_err(failed("watching a directory"))
+        fanotify.watch(number(slot), paths).map_err(failed("watching a directory"))
     }
 
     fn ask_through_fanotify(&mut self, slot: Slot, events: EventSet) {
