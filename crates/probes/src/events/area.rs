@@ -111,7 +111,7 @@ impl Objects {
         }
         objects.try_attaching();
         let untold = EventType::all().filter(|kind| objects.mechanism(*kind).is_err());
-        let untold = untold.fold(0, |set, kind| set | kind.bit());
+        let untold = EventType::set_of(untold);
         objects.load_area(CALLS, Mechanism::SystemCall, types & untold)?;
         Ok(objects)
     }
@@ -330,7 +330,7 @@ impl Objects {
     pub(super) fn checked(&self) -> u64 {
         let checked = EventType::all()
             .filter(|kind| self.served_by(*kind, Mechanism::Rule).is_some_and(|all| all.is_ok()));
-        checked.fold(0, |set, kind| set | kind.bit())
+        EventType::set_of(checked)
     }
 
     /// Attaches the programs that tell of the types in `told`, that decide rules for the types in

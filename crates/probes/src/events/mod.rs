@@ -240,7 +240,7 @@ impl Hooks {
     #[must_use]
     pub fn available(&self) -> u64 {
         let told = self.coverage().into_iter().filter(|coverage| coverage.notify.is_ok());
-        told.fold(0, |set, coverage| set | coverage.kind.bit())
+        EventType::set_of(told.map(|coverage| coverage.kind))
     }
 
     /// Makes a ring of at least as many bytes: a power of two between [`SMALLEST_RING`] and
@@ -359,7 +359,7 @@ impl Hooks {
                 self.update("asked_of", &number.to_ne_bytes(), now.bytes())?;
             }
         }
-        let types = events.iter().fold(0, |types, (kind, _)| types | kind.bit());
+        let types = EventType::set_of(events.iter().map(|(kind, _)| *kind));
         self.change_subscribers(|subscribers, kind| {
             set(&mut subscribers.ask, slot, types & kind != 0);
         })

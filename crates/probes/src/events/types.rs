@@ -136,6 +136,12 @@ impl EventType {
         NAMES.iter().find(|(_, kind)| *kind == self).map_or("unknown", |(name, _)| name)
     }
 
+    /// The set of some types.
+    #[must_use]
+    pub fn set_of(kinds: impl IntoIterator<Item = Self>) -> u64 {
+        kinds.into_iter().fold(0, |set, kind| set | kind.bit())
+    }
+
     /// The types of a set, those that are not known here left out.
     pub fn of_set(set: u64) -> impl Iterator<Item = Self> {
         Self::all().filter(move |kind| kind.bit() & set != 0)

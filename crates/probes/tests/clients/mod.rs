@@ -31,7 +31,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(100);
 /// The programs of processes: others would take time in each test.
 pub(crate) fn process_hooks() -> Hooks {
     let types = [EXEC, FORK, EXIT, SIGNAL, THREAD];
-    Hooks::load_for(types.iter().fold(0, |set, kind| set | kind.bit())).unwrap()
+    Hooks::load_for(set(&types)).unwrap()
 }
 
 /// Says that a door of an event was opened, and what was wanted came of it and nothing else: what the lab's
@@ -85,7 +85,7 @@ impl Client {
 
 /// The set of some types.
 pub(crate) fn set(types: &[EventType]) -> u64 {
-    types.iter().fold(0, |set, kind| set | kind.bit())
+    EventType::set_of(types.iter().copied())
 }
 
 /// A directory with programs that nobody else runs.
