@@ -121,6 +121,16 @@ impl Place {
         }
     }
 
+    /// Has the program run, allows it, and gives who was asked.
+    fn askers_of_exec(&mut self, stranger: &mut Stranger) -> u64 {
+        stranger.run(&self.hello());
+        let question = self.question();
+        assert_eq!(question.kind, 1);
+        self.fanotify.answer(question.id, Reply::Allow).unwrap();
+        assert_eq!(stranger.outcome(), "hello");
+        question.askers
+    }
+
     fn question_within(&mut self, wait: Duration) -> Option<Question> {
         let wait = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
         {
@@ -257,11 +267,7 @@ fn each_client_is_asked_about_what_it_watches() {
     place.fanotify.watch(0, &none).unwrap();
     place.fanotify.watch(1, &none).unwrap();
     assert_eq!(askers(&mut place, &secret), None);
-    stranger.run(&place.hello());
-    let question = place.question();
-    assert_eq!((question.kind, question.askers), (1, FIRST));
-    place.fanotify.answer(question.id, Reply::Allow).unwrap();
-    assert_eq!(stranger.outcome(), "hello");
+    assert_eq!(place.askers_of_exec(&mut stranger), FIRST);
 }
 
 #[test]
@@ -292,17 +298,9 @@ fn an_exempt_client_is_not_asked_about_its_own_and_others_are() {
     assert!(place.question_within(Duration::from_millis(300)).is_none());
     assert_eq!(stranger.outcome(), "hello");
     place.fanotify.set_exec_askers(FIRST | SECOND);
-    stranger.run(&place.hello());
-    let question = place.question();
-    assert_eq!(question.askers, SECOND);
-    place.fanotify.answer(question.id, Reply::Allow).unwrap();
-    assert_eq!(stranger.outcome(), "hello");
+    assert_eq!(place.askers_of_exec(&mut stranger), SECOND);
     place.fanotify.no_longer_exempt(key);
-    stranger.run(&place.hello());
-    let question = place.question();
-    assert_eq!(question.askers, FIRST | SECOND);
-    place.fanotify.answer(question.id, Reply::Allow).unwrap();
-    assert_eq!(stranger.outcome(), "hello");
+    assert_eq!(place.askers_of_exec(&mut stranger), FIRST | SECOND);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::ptr;
 
 use probes::events::{EventType, Hooks, Mechanism};
 
-use super::deeds::{LENGTH, Subject};
+use super::deeds::{LENGTH, Program, Subject, bpf};
 use super::record::Record;
 use super::{Client, LARGE, Programs};
 
@@ -99,6 +99,20 @@ impl Listener {
         let (heard, done) = self.hear(what);
         assert!(heard.is_empty(), "{heard:?}");
         done
+    }
+
+    /// Of `bpf_load`: a program that is loaded is told of with what it is, and a map is not.
+    pub(crate) fn hear_of_programs_and_not_of_maps(&mut self) {
+        let program = Program::new(b"of_tests");
+        let (record, ()) = self.hear_one(|| assert_eq!(program.load(), 0));
+        assert_eq!(self.number(&record, "program_type"), 1);
+        assert_eq!(self.number(&record, "instructions"), 2);
+        assert_eq!(record.bytes("ringfence_bpf_load.name", 9), b"of_tests\0");
+        let mut map = [0_u64; 18];
+        // An array with a key and a value of four bytes, and one entry.
+        map[0] = 2 | 4 << 32;
+        map[1] = 4 | 1 << 32;
+        self.hear_nothing(|| assert_eq!(bpf(0, &map), 0));
     }
 
     /// This door was opened, and the event told of.
