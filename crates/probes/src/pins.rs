@@ -49,16 +49,9 @@ impl Pins {
             what: WHAT,
             reason: format!("{}: {error}", directory.display()),
         };
-        directory.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
-        let mut private = fs::DirBuilder::new();
-        private.mode(0o700);
-        match private.create(directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(failed(error));
-            }
-            _ => {}
-        }
-        let found = statfs(directory).map_err(|error| failed(error.into()))?;
+        // Before anything is made: where none is mounted, /sys does not even let a directory be made.
+        let there = directory.ancestors().find(|ancestor| ancestor.exists());
+        let found = statfs(there.unwrap_or(directory)).map_err(|error| failed(error.into()))?;
         if found.f_type as u64 != BPF_FS_MAGIC {
             return Err(ProbeError::Unsupported {
                 what: WHAT,
@@ -68,6 +61,15 @@ impl Pins {
                     directory.display()
                 ),
             });
+        }
+        directory.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
+        let mut private = fs::DirBuilder::new();
+        private.mode(0o700);
+        match private.create(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(error));
+            }
+            _ => {}
         }
         let numbered = numbered(directory).map_err(failed)?;
         let next = numbered.iter().map(|(number, _)| number + 1).max().unwrap_or(0);
@@ -153,10 +155,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_nothing_can_be_kept_it_is_said_what_to_do() {
-        let directory = tempfile::tempdir().unwrap();
-        let error = Pins::below(directory.path()).unwrap_err().to_string();
-        assert!(error.contains("is not in a file system of type bpf"), "{error}");
-        assert!(error.contains("mount -t bpf"), "{error}");
+    fn where_nothing_can_be_kept_it_is_said_what_to_do_and_nothing_is_made() {
+        let place = tempfile::tempdir().unwrap();
+        for directory in [place.path().to_owned(), place.path().join("some/where")] {
+            let error = Pins::below(&directory).unwrap_err().to_string();
+            assert!(error.contains("is not in a file system of type bpf"), "{error}");
+            assert!(error.contains("mount -t bpf"), "{error}");
+        }
+        assert!(fs::read_dir(place.path()).unwrap().next().is_none());
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use probes::events::Hooks;
 use rules::RuleSet;
 use rules::model::{Action, Condition, ProcessKey, Rule};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::trial::Trial;
 use probes::Rules;
@@ -90,12 +91,25 @@ fn who_descends_from_a_process_is_known_also_when_the_parents_between_have_ended
     assert_eq!(lineage_after_forks(&trial, 1), 0);
 }
 
-/// A directory of a file system of type bpf, which goes with all that was left in it.
-struct Left(PathBuf);
+/// A file system of type bpf of this test's own, which goes with all that was left in it: a host may have
+/// none mounted.
+struct Files(tempfile::TempDir);
 
-impl Drop for Left {
+impl Files {
+    fn mount() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        mount("bpf", place.path(), "bpf", MountFlags::empty(), None).unwrap();
+        Self(place)
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.0.path().join("ringfence")
+    }
+}
+
+impl Drop for Files {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = unmount(self.0.path(), UnmountFlags::DETACH);
     }
 }
 
@@ -125,22 +139,22 @@ fn orphan() -> std::io::PipeWriter {
 #[test]
 #[ignore = "root: loads BPF"]
 fn what_descends_through_a_process_that_has_ended_does_so_for_the_next_that_loads_the_rules() {
-    let directory = format!("/sys/fs/bpf/ringfence-test-{}", std::process::id());
-    let directory = Left(PathBuf::from(directory));
+    let files = Files::mount();
+    let directory = files.directory();
     let own = probes::ProcessKeys::load().unwrap().of(std::process::id()).unwrap().unwrap();
     let own = ProcessKey { pid: own.pid, start: own.start };
     // What this host can have, whatever it can deny.
     let set = for_descendants_of(&[own], Action::Notify);
-    let mut hooks = Hooks::load_after(&directory.0).unwrap();
-    hooks.keep_rules(&directory.0).unwrap();
+    let mut hooks = Hooks::load_after(&directory).unwrap();
+    hooks.keep_rules(&directory).unwrap();
     hooks.install_rules(0, &set).unwrap();
     let mut early = orphan();
     // As when the process ends: its maps go, and what keeps marks stays.
     drop(hooks);
     let mut meanwhile = orphan();
 
-    let mut hooks = Hooks::load_after(&directory.0).unwrap();
-    hooks.keep_rules(&directory.0).unwrap();
+    let mut hooks = Hooks::load_after(&directory).unwrap();
+    hooks.keep_rules(&directory).unwrap();
     hooks.install_rules(0, &set).unwrap();
     hooks.let_go_of_older().unwrap();
     for (count, orphan) in (1..).zip([&mut early, &mut meanwhile]) {
@@ -152,19 +166,19 @@ fn what_descends_through_a_process_that_has_ended_does_so_for_the_next_that_load
     }
     // Without rules nothing is left but the directory.
     hooks.remove_rules(0).unwrap();
-    let left: Vec<_> = std::fs::read_dir(&directory.0).unwrap().collect();
+    let left: Vec<_> = std::fs::read_dir(&directory).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
     let left = left[0].as_ref().unwrap().path();
     assert_eq!(std::fs::read_dir(left).unwrap().count(), 0);
     drop(hooks);
     // What nobody asks for is forgotten by the next.
-    let mut hooks = Hooks::load_after(&directory.0).unwrap();
-    hooks.keep_rules(&directory.0).unwrap();
+    let mut hooks = Hooks::load_after(&directory).unwrap();
+    hooks.keep_rules(&directory).unwrap();
     let other = ProcessKey { pid: own.pid, start: 1 };
     hooks.install_rules(0, &for_descendants_of(&[other], Action::Notify)).unwrap();
     drop(hooks);
-    let mut hooks = Hooks::load_after(&directory.0).unwrap();
-    hooks.keep_rules(&directory.0).unwrap();
+    let mut hooks = Hooks::load_after(&directory).unwrap();
+    hooks.keep_rules(&directory).unwrap();
     assert_eq!(hooks.rules().root(other), Some(0));
     hooks.let_go_of_older().unwrap();
     assert_eq!(hooks.rules().root(other), None);
