@@ -226,13 +226,13 @@ fn a_walk_ends_when_the_visitor_has_seen_enough() {
 fn the_reader_has_at_least_half_the_speed_of_memcpy() {
     let [inline, helper] = both();
     let (start, end) = (symbol("_stext"), symbol("_etext"));
-    let bench = probes::bench_readers(&[&inline, &helper], start, end - start, 21).unwrap();
+    let bench = probes::bench_readers(&[&inline, &helper], start, end - start, 51).unwrap();
     println!("{bench:#?}");
-    // Other tests run on the same cores, so the fastest rounds are compared and not the medians,
-    // which `ringfence bench reader` prints.
-    let memcpy = bench.memcpy.best.as_secs_f64();
+    // Whatever else runs on the same cores takes from one side or the other: from the medians if it runs
+    // all the time, and from the fastest rounds if one side had a quiet moment that the other had not.
     for path in &bench.paths {
-        assert!(memcpy / path.walk.best.as_secs_f64() > 0.5, "{bench:#?}");
+        let fastest = bench.memcpy.best.as_secs_f64() / path.walk.best.as_secs_f64();
+        assert!(fastest.max(path.ratio) > 0.5, "{bench:#?}");
     }
 }
 
