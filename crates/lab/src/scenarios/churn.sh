@@ -44,12 +44,13 @@ nth() {
 # Rests, while the kernel stays as it was changed, for `factor` times the processor time that the change took:
 # whoever watches looks at it meanwhile, and all kinds together leave him some of the processor. `least`
 # hundredths of a second at least, not always the same, and in steps, so that the end comes soon. `rest N` is
-# never longer than that, while the kernel is changed in a way that makes all else slow.
+# never longer than that: while the kernel is changed in a way that makes all else slow, or where there would
+# be too few rounds.
 factor=20
 least=500
 several=1
 rest() {
-	local before=$used left step most=${1:-2000}
+	local before=$used left step most=${1:-6000}
 	count_time
 	left=$((factor * (used - before) + least * (1 + round % 4) / 2))
 	[ $left -lt "$most" ] || left=$most
@@ -199,7 +200,7 @@ bpf_end() { :; }
 modules_can() { [ -s /lab/churn-modules ]; }
 # /lab/churn-modules has their names: none of them needs another.
 # There are many rounds of these.
-modules_begin() { factor=0 least=10; }
+modules_begin() { factor=0 least=40; }
 modules_round() {
 	local name
 	name=$(nth "$round" $(cat /lab/churn-modules))
@@ -247,7 +248,7 @@ livepatch_round() {
 	insmod /lab/livepatch_abuse.ko seconds=3600 || fail insmod
 	# All tasks leave the function before it is on, or off.
 	while [ "$(cat $patch/transition)" = 1 ]; do sleep 0.2; done
-	rest
+	rest 1500
 	put $patch/enabled 0
 	until rmmod livepatch_abuse 2>/run/churn/livepatch.out; do
 		waited=$((waited + 1))
