@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     core: bool,
 
-    /// How many guests run at once [default: as many as there are processors, without --core one more]
+    /// How many guests run at once [default: as many as there are processors, without --core two more]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
 
@@ -77,10 +77,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let verdicts = {
         let logs = lab::logs();
-        // What is about time waits for more than half of it, so one guest more keeps all processors busy;
+        // What is about time waits for more than half of it, so two guests more keep all processors busy;
         // a core set is over too soon for that to be worth it.
         let processors = available_parallelism().map_or(1, NonZero::get);
-        let jobs = arguments.jobs.unwrap_or(processors + usize::from(!arguments.core));
+        let more = if arguments.core { 0 } else { 2 };
+        let jobs = arguments.jobs.unwrap_or(processors + more);
         schedule::run(&cells, &programs, jobs, &logs, arguments.core)
     };
     let rows: Vec<_> = scenarios.iter().map(|scenario| scenario.name).collect();
