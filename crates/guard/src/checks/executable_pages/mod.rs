@@ -242,7 +242,11 @@ impl ExecutablePages {
         let first = first.ok_or_else(|| Missing(format!("{start:#x} is not mapped")))?.physical;
         let mut at = start;
         while at < owners.text.end {
-            let Some(found) = tables.translate(at).map_err(Missing::because)? else { break };
+            let Some(found) = tables.translate(at).map_err(Missing::because)? else {
+                // The check of the text tells of it.
+                at = (at | (PAGE_SIZE - 1)) + 1;
+                continue;
+            };
             if found.physical != first + (at - start) {
                 faults.insert((Fault::Remapped, at));
             }

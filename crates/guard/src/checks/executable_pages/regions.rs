@@ -133,7 +133,9 @@ pub(super) fn page_after(address: u64) -> u64 {
 fn real_mode(kernel: &Kernel<'_>, recovered: &mut Recovered) -> Option<Range<u64>> {
     let header = recovered.data_symbol(kernel, "real_mode_header").ok()?;
     let header = kernel.object("real_mode_header", kernel.u64_at(header.address).ok()?).ok()?;
-    Some(header.u64("text_start").ok()?..header.u64("ro_end").ok()?)
+    let range = header.u64("text_start").ok()?..header.u64("ro_end").ok()?;
+    // Where processors begin that cannot address more (`reserve_real_mode`, arch/x86/realmode/init.c).
+    (range.end <= 1 << 20).then_some(range)
 }
 
 #[cfg(test)]

@@ -145,7 +145,14 @@ impl Check for ModuleText {
             return Err(missing);
         }
         let modules = loaded::on_list(kernel, &mut self.recovered)?;
-        let live: Vec<Loaded> = modules.into_iter().filter(Loaded::is_live).collect();
+        let (live, others): (Vec<_>, Vec<_>) = modules.into_iter().partition(Loaded::is_live);
+        if !others.is_empty() {
+            let names: Vec<&str> = others.iter().map(|one| one.name.as_str()).collect();
+            outcome.reduced.push(format!(
+                "not compared, because the kernel says that they are being loaded or unloaded: {}",
+                names.join(", ")
+            ));
+        }
         if live.is_empty() {
             outcome.reduced.push("no modules loaded".to_owned());
             return Ok(());
@@ -200,6 +207,7 @@ impl ModuleText {
         let kernel = &system.kernel;
         let subject = Subject::read(kernel, module.address)?;
         let same = |known: &&mut Known| known.subject == subject && known.name == module.name;
+        let mut changed = None;
         if let Some(known) = self.known.get_mut(&module.address).filter(same) {
             let (state, recovered, doubts) = (&mut self.state, &mut self.recovered, &known.doubts);
             let fine = match (&known.baseline, &known.digests) {
@@ -208,7 +216,10 @@ impl ModuleText {
                     let judged =
                         judge(system, baseline, &mut known.pages, state, recovered, waits)?;
                     pass.left += judged.confirmed.left.len();
-                    judged.confirmed.unexplained.is_empty().then_some(judged.summary)
+                    let summary = judged.summary;
+                    let fine = judged.confirmed.unexplained.is_empty();
+                    changed = (!fine).then_some(judged);
+                    fine.then_some(summary)
                 }
                 (None, Some(digests))
                     if self.keys.of(kernel, &subject).as_ref() == Some(digests) =>
@@ -223,23 +234,63 @@ impl ModuleText {
             }
         }
         // New, or not as it was: what it uses may have moved since, so nothing kept is relied on.
+        let Expected { baseline, doubts } = match expected::make(system, module, &subject, pass) {
+            Ok(expected) => expected,
+            Err(missing) => return self.as_before(system, module, changed, missing, outcome),
+        };
         self.known.remove(&module.address);
-        let Expected { baseline, doubts } = expected::make(system, module, &subject, pass)?;
         let mut pages: [KnownPages; 2] = Default::default();
         pages.iter_mut().for_each(|pages| pages.renew(&self.keys.pages));
         let (state, recovered) = (&mut self.state, &mut self.recovered);
         let judged = judge(system, &baseline, &mut pages, state, recovered, pass.waits)?;
         pass.left += judged.confirmed.left.len();
         outcome.reduced.extend(doubts.iter().map(|doubt| told(module, doubt)));
+        if self.tell(system, module, &subject, &baseline, &judged, None, outcome) == 0 {
+            let expected = Expected { baseline, doubts };
+            self.keep(kernel, module, subject, judged.summary, expected, pages);
+        }
+        Ok(judged.summary)
+    }
+
+    /// A module that was explained by its file, differs now, and whose file cannot be had any more or
+    /// is not the one that it says it was loaded from: what it held before is what it is held to.
+    fn as_before(
+        &mut self,
+        system: &System<'_>,
+        module: &Loaded,
+        changed: Option<Judged>,
+        missing: Missing,
+        outcome: &mut Outcome,
+    ) -> Result<TextSummary, Missing> {
+        let Some(judged) = changed else { return Err(missing) };
+        let Some(known) = self.known.get(&module.address) else { return Err(missing) };
+        let Known { subject, baseline: Some(baseline), .. } = known else { return Err(missing) };
+        self.tell(system, module, subject, baseline, &judged, Some(&missing), outcome);
+        Ok(judged.summary)
+    }
+
+    /// Tells of what nothing explains, and gives how much that is.
+    #[expect(clippy::too_many_arguments, reason = "all of them are what a finding says")]
+    fn tell(
+        &self,
+        system: &System<'_>,
+        module: &Loaded,
+        subject: &Subject,
+        baseline: &Baseline,
+        judged: &Judged,
+        no_file: Option<&Missing>,
+        outcome: &mut Outcome,
+    ) -> usize {
+        let kernel = &system.kernel;
         let changes = evidence::join(&judged.confirmed.unexplained, kernel.symbols);
         for change in changes.iter().take(FINDINGS) {
             let in_text = subject.text.contains(&change.start);
             let mut finding = match in_text {
-                true => evidence::of_text(self.name(), kernel, &baseline, change),
+                true => evidence::of_text(self.name(), kernel, baseline, change),
                 false => evidence::of_data(
                     self.name(),
                     kernel,
-                    &baseline,
+                    baseline,
                     change,
                     "read-only data of a module changed",
                 ),
@@ -251,6 +302,12 @@ impl ModuleText {
                 if in_text { "text" } else { "read-only data" },
                 module.name
             ));
+            if let Some(missing) = no_file {
+                finding.evidence.push(format!(
+                    "it was explained by its file before, which cannot be had now: {}",
+                    missing.0
+                ));
+            }
             finding.owner = Some(format!("module {}", module.name));
             outcome.findings.push(finding);
         }
@@ -260,11 +317,7 @@ impl ModuleText {
                 .reduced
                 .push(format!("{more} more changes of module {} are not shown", module.name));
         }
-        if changes.is_empty() {
-            let expected = Expected { baseline, doubts };
-            self.keep(kernel, module, subject, judged.summary, expected, pages);
-        }
-        Ok(judged.summary)
+        changes.len()
     }
 
     /// Remembers a module that is in order.

@@ -260,6 +260,32 @@ fn a_module_without_its_file_or_with_another_is_told_and_never_passed_over() {
 }
 
 #[test]
+fn a_module_that_changes_with_its_build_id_is_held_to_what_it_held_before() {
+    let mut machine = Machine::new();
+    let mut check = ModuleText::default();
+    assert_eq!(machine.run(&mut check).unwrap().findings, []);
+    machine.memory.write(small::RODATA + 0x18 + 16, &[9; 20]);
+    // It stays a finding, and so it does when the file is gone too.
+    for file in [machine.file.0.clone(), machine.file.0.take(), None] {
+        machine.file = File(file);
+        let outcome = machine.run(&mut check).unwrap();
+        let [finding] = &outcome.findings[..] else { panic!("{outcome:?}") };
+        assert_eq!(finding.owner.as_deref(), Some("module small"));
+        let said = finding.evidence.join("\n");
+        assert!(said.contains("it was explained by its file before"), "{said}");
+    }
+}
+
+#[test]
+fn a_module_that_is_not_live_is_told_and_not_compared() {
+    let mut machine = Machine::new();
+    // MODULE_STATE_COMING
+    machine.memory.write_u32(MODULE, 1);
+    let outcome = machine.run(&mut ModuleText::default()).unwrap();
+    assert!(outcome.reduced[0].contains("being loaded or unloaded: small"), "{outcome:?}");
+}
+
+#[test]
 fn a_kernel_with_no_modules_says_so() {
     let mut machine = Machine::new();
     machine.memory.write_u64(DATA, DATA);
