@@ -181,7 +181,9 @@ impl Qmp {
         let set = handed.get("fdset-id").and_then(Value::as_u64);
         let set = set.ok_or_else(|| monitor("add-fd", format!("it says {handed}")))?;
         // The command is not of Xen but for its name (qmp_xen_save_devices_state, migration/savevm.c).
-        let arguments = json!({ "filename": format!("/dev/fdset/{set}") });
+        // Nobody takes the guest over: a live one that stands still already would lose its disks by it
+        // (`bdrv_inactivate_all`).
+        let arguments = json!({ "filename": format!("/dev/fdset/{set}"), "live": false });
         let saved = self.execute("xen-save-devices-state", &arguments);
         let removed = self.execute("remove-fd", &json!({ "fdset-id": set }));
         saved.and(removed)?;
