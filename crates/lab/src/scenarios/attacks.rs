@@ -225,8 +225,8 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let target = start_target(&vm)?;
     taint(&vm)?;
     let mut watch = Watch::start(&vm)?;
-    let (mut log, mut lines, mut missed) = (String::new(), String::new(), Vec::new());
-    let mut outside = 0;
+    let (mut log, mut lines) = (String::new(), String::new());
+    let (mut missed, mut prevented, mut outside) = (Vec::new(), Vec::new(), 0);
     for (number, (name, told)) in ATTACKS.iter().enumerate() {
         if let Outside(reason) = told {
             outside += 1;
@@ -249,6 +249,10 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
                 Ok(after) => log.push_str(&format!("{name}\t{} ms\n", after.as_millis())),
                 Err(error) => {
                     log.push_str(&format!("{name}\t{error:#}\n"));
+                    if error.to_string().starts_with(PREVENTED) {
+                        prevented.push(name);
+                        continue;
+                    }
                     missed.push(format!("{name}: {error:#}"));
                 }
             }
@@ -260,8 +264,14 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     drop(watch);
     ensure!(missed.is_empty(), "{} of {}: {}", missed.len(), ATTACKS.len(), missed.join("; "));
     vm.power_off();
-    let found = ATTACKS.len() - outside;
-    Ok(Outcome::passed(format!("{found} attacks found; {outside} only from outside ({REGISTERS})")))
+    let found = ATTACKS.len() - outside - prevented.len();
+    let prevented = match prevented.is_empty() {
+        true => String::new(),
+        false => format!("; {prevented:?} prevented by the kernel"),
+    };
+    Ok(Outcome::passed(format!(
+        "{found} attacks found{prevented}; {outside} only from outside ({REGISTERS})"
+    )))
 }
 
 /// Where the subjects for this kernel are; none if they cannot be built.
@@ -277,8 +287,11 @@ pub(crate) fn subjects(cell: &Cell<'_>) -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(subjects))
 }
 
-/// How an error begins where the kernel would not have the attack.
+/// How an error begins where a subject could not be loaded.
 const NOT_LOADED: &str = "it was not loaded: ";
+
+/// How one begins where it was, and the kernel would not have what it does.
+const PREVENTED: &str = "the kernel prevented it: ";
 
 /// What is kept of one, by what the watch told meanwhile; the last event is the one that was waited
 /// for, if it came.
@@ -293,10 +306,9 @@ fn line(name: &str, told: Told, events: &[Value], result: &anyhow::Result<Durati
         None => (String::new(), String::new()),
     };
     let refused = |error: &anyhow::Error| {
-        error
-            .to_string()
-            .strip_prefix(NOT_LOADED)
-            .map(|why| detection::Result::NotPossible(why.into()))
+        let said = error.to_string();
+        let why = [NOT_LOADED, PREVENTED].iter().find_map(|begins| said.strip_prefix(begins));
+        why.map(|why| detection::Result::NotPossible(why.into()))
     };
     Line {
         attack: name.to_owned(),
@@ -352,7 +364,7 @@ fn one(
         && let Some(why) = refused(vm)?
     {
         unload(vm, subject.name)?;
-        bail!("{NOT_LOADED}{why}");
+        bail!("{PREVENTED}{why}");
     }
     if takes_itself_back(subject.name) {
         std::thread::sleep((subject.lasts + SETTLING).saturating_sub(began_here.elapsed()));
