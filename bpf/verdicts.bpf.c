@@ -46,11 +46,14 @@ int process_exec_asked(void *context)
 	struct linux_binprm *bprm = (void *)argument(context, 0);
 	__u64 askers = askers_of(RINGFENCE_PROCESS_EXEC);
 	struct gate_question question = {};
+	__u32 thread = (__u32)bpf_get_current_pid_tgid();
 	struct buffer *buffer;
 	int denied;
 
 	if (!askers)
 		return 0;
+	/* Of an exec that was allowed and came to nothing. */
+	bpf_map_delete_elem(&asked_events, &thread);
 	if (!to_ask(&question, &exec_event, askers, (__u64)BPF_CORE_READ(bprm, file)))
 		return 0;
 	buffer = begin_for(&exec_event, question.askers);
@@ -58,8 +61,11 @@ int process_exec_asked(void *context)
 		return gate_fall_back(&question);
 	put_asked_exec(buffer, (__u64)bprm);
 	denied = ask(buffer, &question);
-	if (!denied)
+	if (!denied) {
+		/* What tells of it has the same number. */
+		bpf_map_update_elem(&asked_events, &thread, &question.event_id, 0);
 		return 0;
+	}
 	buffer = begin_denied(&exec_event, question.event_id, denied);
 	if (buffer) {
 		put_asked_exec(buffer, (__u64)bprm);

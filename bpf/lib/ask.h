@@ -73,7 +73,6 @@ static __noinline int ask(struct buffer *buffer, struct gate_question *question)
 	struct ringfence_actor *actor = actor_of(buffer);
 	__u32 type = question->type;
 	struct asked *asked;
-	__u32 thread;
 	__u64 missed;
 
 	question->time = header_of(buffer)->time;
@@ -82,8 +81,6 @@ static __noinline int ask(struct buffer *buffer, struct gate_question *question)
 	missed = send(buffer, question->askers, RINGFENCE_CLASS_ASK, 1);
 	question->event_id = header_of(buffer)->event_id;
 	give_back(buffer);
-	thread = (__u32)bpf_get_current_pid_tgid();
-	bpf_map_update_elem(&asked_events, &thread, &question->event_id, 0);
 	asked = bpf_map_lookup_elem(&asked_of, &type);
 	if (asked && asked->deny_full & missed)
 		return -GATE_EPERM;
