@@ -163,7 +163,26 @@ fn calls_say_what_the_interface_says() {
     });
     let counts = session.statistics().unwrap();
     assert_eq!((counts.written, counts.lost), (5, 2));
-    asked.join().unwrap();
+    let (_, daemon) = asked.join().unwrap();
+
+    let asked = answering(daemon, |daemon| {
+        daemon.reply(&json!({ "process": {
+            "key": { "pid": 7, "start": 70 }, "parent": { "pid": 1, "start": 1 }, "name": "sh",
+            "executable": { "path": "/bin/sh", "exact": true, "file": { "device": 5, "inode": 6 } },
+            "uid": 1, "euid": 2, "suid": 3, "fsuid": 4, "gid": 5, "egid": 6, "sgid": 7, "fsgid": 8,
+            "threads": 1, "cgroup": "/a",
+            "namespaces": { "user": 1, "pid": 2, "mount": 3, "net": 4, "cgroup": 5 }
+        }}));
+    });
+    let process = session.query_process(7, Some(70)).unwrap();
+    assert_eq!((process.parent.pid, process.euid), (1, 2));
+    assert_eq!(process.executable.map(|file| file.path).as_deref(), Some("/bin/sh"));
+    let (call, daemon) = asked.join().unwrap();
+    assert_eq!(call["parameters"], json!({ "pid": 7, "start": 70 }));
+
+    let asked = answering(daemon, nothing);
+    session.close().unwrap();
+    assert_eq!(asked.join().unwrap().0["method"], "io.ringfence.Control.CloseSession");
 }
 
 #[test]

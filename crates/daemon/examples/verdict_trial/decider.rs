@@ -52,5 +52,5 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
         };
         say(&about)?;
     }
-    Ok(())
+    Ok(session.close()?)
 }

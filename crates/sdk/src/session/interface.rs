@@ -193,6 +193,70 @@ pub struct Measured {
     pub size: u64,
 }
 
+/// What there is to know about a process.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Process {
+    /// Which.
+    pub key: ProcessKey,
+    /// What it is a child of now; pid 0 for nobody.
+    pub parent: ProcessKey,
+    /// Name of its first thread (comm).
+    pub name: String,
+    /// What it runs; nothing for a kernel thread.
+    pub executable: Option<ProcessExecutable>,
+    /// Real user id.
+    pub uid: u32,
+    /// Effective.
+    pub euid: u32,
+    /// Saved.
+    pub suid: u32,
+    /// Of the file system.
+    pub fsuid: u32,
+    /// Real group id.
+    pub gid: u32,
+    /// Effective.
+    pub egid: u32,
+    /// Saved.
+    pub sgid: u32,
+    /// Of the file system.
+    pub fsgid: u32,
+    /// How many threads it has.
+    pub threads: u32,
+    /// Path of its cgroup (v2) from the root of the hierarchy, if it has one.
+    pub cgroup: Option<String>,
+    /// Inode numbers of its namespaces.
+    pub namespaces: Namespaces,
+}
+
+/// What a process runs.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProcessExecutable {
+    /// As the kernel has it; ends with ` (deleted)` if it has no name any more.
+    pub path: String,
+    /// False if the path has bytes that are not UTF-8, which were replaced.
+    pub exact: bool,
+    /// Which file.
+    pub file: FileKey,
+}
+
+/// Inode numbers of a process's namespaces, as in /proc/PID/ns.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Namespaces {
+    /// Of users.
+    pub user: u64,
+    /// Of process numbers.
+    pub pid: u64,
+    /// Of mounts.
+    pub mount: u64,
+    /// Of the network.
+    pub net: u64,
+    /// Of cgroups.
+    pub cgroup: u64,
+}
+
 /// Whose events are not to be written to the ring. Rules and verdicts are not affected: who is asked is
 /// asked.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]

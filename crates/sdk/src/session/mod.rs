@@ -33,8 +33,8 @@ const VERSION: ApiVersion = ApiVersion { major: abi::ABI, minor: 0 };
 
 /// An open session: a connection to the daemon, a ring, and a way for verdicts.
 ///
-/// It ends as this is dropped. If the connection breaks, the daemon keeps the session for a few seconds:
-/// see [`Session::reconnect`].
+/// [`Session::close`] ends it. If it is dropped instead, or its connection breaks, the daemon keeps the
+/// session for half a minute: see [`Session::reconnect`].
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
@@ -197,6 +197,16 @@ impl Session {
         &self.opened
     }
 
+    /// Ends it for good, with its ring and mutes. What it would be asked from now on is decided as its grant
+    /// says for a client that is not connected.
+    ///
+    /// # Errors
+    ///
+    /// As each call to the daemon.
+    pub fn close(mut self) -> Result<(), SessionError> {
+        self.tell("CloseSession", json!({}))
+    }
+
     /// From now on the session has these classes of these events too. A deadline takes the place of the
     /// one that the event had.
     ///
@@ -278,6 +288,21 @@ impl Session {
         }
         let (reply, _): (All, _) = self.connection.call("GetCoverage", json!({}))?;
         Ok(reply.coverage)
+    }
+
+    /// What there is to know about a process now: about the one of a key, or whichever has this number.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::ProcessNotFound`]: it has ended, or another one has its number.
+    pub fn query_process(&mut self, pid: u32, start: Option<u64>) -> Result<Process, SessionError> {
+        #[derive(Deserialize)]
+        struct Found {
+            process: Process,
+        }
+        let call = json!({ "pid": pid, "start": start });
+        let (reply, _): (Found, _) = self.connection.call("QueryProcess", call)?;
+        Ok(reply.process)
     }
 
     /// The path of a cgroup by its id in a record, from the root of the hierarchy.
