@@ -568,7 +568,7 @@ struct ringfence_verdict {
 	__u64 event_id;
 	/* RINGFENCE_VERDICT_ */
 	__u32 verdict;
-	/* The errno that the caller is to get; 0 with allow. */
+	/* The errno that the caller is to get: 1 to 133, not EINTR (4); 0 with allow, or for EPERM. */
 	__u32 error;
 	/* RINGFENCE_VERDICT_FLAG_ */
 	__u32 flags;

@@ -62,6 +62,8 @@ pub(crate) struct Client {
     pub(crate) session: Option<Session>,
     /// As the kernel was last told.
     pub(crate) masks: Masks,
+    /// Whether what the kernel was told of the grant is not what it says now.
+    pub(crate) stale: bool,
     plans: [Plan; EventSet::SIZE],
     pub(crate) cache: Cache,
     pub(crate) demotion: Demotion,
@@ -82,6 +84,7 @@ impl Client {
             grant,
             session: None,
             masks: Masks::default(),
+            stale: false,
             plans: [Plan::None; EventSet::SIZE],
             demotion: Demotion::default(),
             costs: Vec::new(),
@@ -96,6 +99,14 @@ impl Client {
     /// What its grant declares for the event.
     pub(crate) fn contract(&self, event: EventType) -> Contract {
         self.grant.events.get(&event).map(|granted| granted.failure).unwrap_or_default()
+    }
+
+    /// How long it has for an answer about the event, if it is asked.
+    pub(crate) fn limit(&self, event: EventType) -> Option<Duration> {
+        match self.plans[event.index()] {
+            Plan::Ask(limit) => Some(limit),
+            Plan::None | Plan::Instead(..) => None,
+        }
     }
 
     /// When something of it is due that has nothing to do with questions.
@@ -206,10 +217,10 @@ impl Client {
     }
 
     /// Works out what is to be done for each event, after anything that it depends on has changed;
-    /// the new masks if they are others.
+    /// the masks if they, or the terms on which it is asked, are others than the kernel was told.
     pub(crate) fn refresh(&mut self, coverage: &Coverage, longest: Duration) -> Option<Masks> {
         let mut masks = Masks::default();
-        self.plans = [Plan::None; EventSet::SIZE];
+        let before = std::mem::replace(&mut self.plans, [Plan::None; EventSet::SIZE]);
         let live = self.session.as_ref().is_some_and(Session::is_live);
         for (&event, granted) in &self.grant.events {
             let can = |class| granted.classes.contains(class) && coverage.has(event, class);
@@ -240,7 +251,8 @@ impl Client {
             let decides = !matches!(plan, Plan::Instead(_, Why::NotSubscribed));
             masks.deny_when_gone.set(event, decides && failure.when_gone() == Fallback::Deny);
         }
-        let changed = masks != self.masks;
+        let stale = std::mem::take(&mut self.stale);
+        let changed = masks != self.masks || before != self.plans || stale;
         self.masks = masks;
         changed.then_some(masks)
     }

@@ -54,7 +54,8 @@ pub enum Effect {
         /// What.
         notice: Notice,
     },
-    /// From now on the kernel has these masks for the client.
+    /// From now on the kernel has these masks for the client, and asks it on the terms of its grant
+    /// and for as long as [`crate::Broker::limit`] says.
     Subscribe {
         /// Who.
         slot: Slot,

@@ -4,7 +4,7 @@
 mod world;
 
 use broker::event::Class;
-use broker::event::{ClassSet, EventSet};
+use broker::event::{ClassSet, EventSet, EventType};
 use broker::grant::{Peer, Sha256};
 use broker::mute::{MuteError, MuteKind, MuteTarget};
 use broker::session::coverage::{Availability, HostStage};
@@ -323,7 +323,10 @@ fn a_grant_that_says_less_takes_that_from_the_session_and_no_more() {
     world.specs[0].deadline_ms = 50;
     world.set_grants();
     assert_eq!(world.notices(), [(0, Notice::GrantReduced)]);
-    world.take();
+    let told =
+        |effect: &Effect| matches!(effect, Effect::Subscribe { slot: of, .. } if *of == slot(0));
+    assert!(world.take().iter().any(told), "the kernel has the terms on which it is asked");
+    assert_eq!(world.broker.limit(slot(0), EventType::PROCESS_EXEC), Some(ms(50)));
     world.ask(FileKey::default());
     let deadlines: Vec<_> = world
         .take()

@@ -14,6 +14,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod connection;
 pub mod control;
+pub mod descriptors;
 pub mod grants;
 pub mod guard;
 pub mod identity;

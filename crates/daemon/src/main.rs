@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use daemon::control::Control;
+use daemon::descriptors;
 use daemon::kept::Kept;
 use daemon::kernel::LiveKernel;
 use daemon::log;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
 fn run(settings: &Settings) -> anyhow::Result<()> {
     // First, so that threads that start later leave these signals to this one.
     let signals = Signals::catch().context("catching signals")?;
+    descriptors::raise_limit();
     // Before the kernel is told anything: what another one keeps is not to be taken from it.
     let kept = if settings.forget { None } else { Some(Kept::open(&settings.state)?) };
     let pins = kept.is_some().then_some(settings.pins.as_path());

@@ -29,6 +29,8 @@ pub const CONNECTIONS: usize = 512;
 pub const CONNECTIONS_OF_USER: usize = 64;
 const FOR_ROOT: usize = 32;
 const ACCEPTED_AT_ONCE: usize = 16;
+/// How long nobody is accepted after that failed.
+const DEAF: Duration = Duration::from_millis(200);
 
 /// What an event of the kernel's is about. Connections have even numbers from 6 on; the socket for
 /// verdicts of a connection has the next one.
@@ -50,6 +52,10 @@ pub struct Server<K> {
     next: ConnectionId,
     /// Connections that may have another message already.
     again: Vec<ConnectionId>,
+    /// Whether tasks may wait that were not asked about in the last turn.
+    questions: bool,
+    /// Until when nobody is accepted, where the system has nothing left to do it with.
+    deaf_until: Option<Time>,
     buffer: Vec<u8>,
 }
 
@@ -90,6 +96,8 @@ impl<K: Kernel> Server<K> {
             connections: BTreeMap::new(),
             next: FIRST,
             again: Vec::new(),
+            questions: false,
+            deaf_until: None,
             buffer: vec![0; 64 << 10],
         })
     }
@@ -114,6 +122,10 @@ impl<K: Kernel> Server<K> {
         }
         let again = std::mem::take(&mut self.again);
         let mut end = false;
+        // First, so that no answer comes before its question.
+        if self.questions || space.iter().any(|event| event.data.u64() == QUESTIONS) {
+            self.questions = self.control.take_questions();
+        }
         for event in space {
             let flags = event.flags;
             match event.data.u64() {
@@ -124,7 +136,7 @@ impl<K: Kernel> Server<K> {
                     None => {}
                 },
                 MEASUREMENTS => self.measured(),
-                QUESTIONS => self.control.take_questions(),
+                QUESTIONS => {}
                 GUARD => self.control.take_guard(),
                 id if id % 2 == 0 => self.progress(id, flags),
                 id => self.verdicts(id - 1),
@@ -132,6 +144,9 @@ impl<K: Kernel> Server<K> {
         }
         for id in again {
             self.progress(id, epoll::EventFlags::empty());
+        }
+        if self.deaf_until.is_some_and(|until| until <= clock::now()) {
+            self.listen(true);
         }
         self.control.pass();
         self.expire();
@@ -155,9 +170,11 @@ impl<K: Kernel> Server<K> {
             .map(|(id, served)| served.connection.expires(self.control.has_session(*id)))
             .min()
             .unwrap_or(Time::NEVER)
-            .min(self.control.next_deadline());
+            .min(self.control.next_deadline())
+            .min(self.deaf_until.unwrap_or(Time::NEVER));
         let span = match (self.again.is_empty(), next) {
             (false, _) => Duration::ZERO,
+            _ if self.questions => Duration::ZERO,
             (true, Time::NEVER) => return Ok(None),
             // Rounded up, so that it does not wake just before.
             (true, next) => next.since(clock::now()) + Duration::from_millis(1),
@@ -172,8 +189,12 @@ impl<K: Kernel> Server<K> {
             let socket = match accept_with(&self.listener, flags) {
                 Ok(socket) => socket,
                 Err(rustix::io::Errno::AGAIN) => return,
-                // One that is gone already, or no descriptors left: the next turn tries again.
-                Err(error) => return log::caused(&format_args!("a connection: {error}")),
+                // It is gone already.
+                Err(rustix::io::Errno::CONNABORTED) => continue,
+                Err(error) => {
+                    log::caused(&format_args!("a connection: {error}"));
+                    return self.listen(false);
+                }
             };
             // Who has ended already needs no answer.
             let Ok(connection) = Connection::new(socket, clock::now()) else { continue };
@@ -191,6 +212,17 @@ impl<K: Kernel> Server<K> {
             }
             self.connections
                 .insert(id, Served { connection, verdicts: None, oneway: false, interest });
+        }
+    }
+
+    /// Whether the kernel tells of who connects. Where there are no descriptors left it would do so
+    /// without end.
+    fn listen(&mut self, on: bool) {
+        let flags = if on { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
+        self.deaf_until = (!on).then(|| clock::now().after(DEAF));
+        let data = epoll::EventData::new_u64(LISTENER);
+        if let Err(error) = epoll::modify(&self.epoll, &self.listener, data, flags) {
+            log::caused(&format_args!("listening: {error}"));
         }
     }
 

@@ -11,7 +11,7 @@ use broker::event::{Class, EventType};
 use broker::slot::{FileKey, ProcessKey, Slot, SlotSet};
 use broker::verdict::{Outcome, Question};
 use daemon::clock;
-use daemon::kernel::Asked;
+use daemon::kernel::{Asked, Terms};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use serde_json::{Value, json};
 use support::{CLIENT, Client, Daemon, grant};
@@ -43,7 +43,11 @@ fn slots(daemon: &Daemon) -> SlotSet {
 
 /// A task waits to execute a file.
 fn ask(daemon: &Daemon, event_id: u64, askers: SlotSet) {
-    daemon.kernel.asks(Asked::Question(Question {
+    daemon.kernel.asks(Asked::Question(question(event_id, askers)));
+}
+
+fn question(event_id: u64, askers: SlotSet) -> Question {
+    Question {
         event_id,
         time: clock::now(),
         event: EventType::PROCESS_EXEC,
@@ -51,7 +55,7 @@ fn ask(daemon: &Daemon, event_id: u64, askers: SlotSet) {
         process: ProcessKey { pid: 4242, start: 9 },
         askers,
         cacheable: true,
-    }));
+    }
 }
 
 fn answer(verdicts: &OwnedFd, event_id: u64, verdict: u32, error: u32, cacheable: bool) {
@@ -116,6 +120,128 @@ fn the_kernel_side_knows_the_terms_and_who_never_waits() {
     let terms = slot.terms.get(&EventType::PROCESS_EXEC).unwrap();
     assert!(terms.time > Duration::ZERO && !terms.deny_full, "{terms:?}");
     assert_eq!(slot.exempt.map(|process| process.pid), Some(std::process::id()));
+}
+
+#[test]
+fn the_kernel_side_knows_how_long_the_session_wants_to_have_and_what_a_new_grant_says() {
+    let daemon = Daemon::start(&[]);
+    let (mut client, _verdicts) = asked(&daemon, CLIENT);
+    let terms = || {
+        let kernel = daemon.kernel.get();
+        *kernel.slots.values().next().unwrap().terms.get(&EventType::PROCESS_EXEC).unwrap()
+    };
+    let subscription =
+        json!({ "event": "process_exec", "classes": ["ask"], "deadline": 40_000_000 });
+    client.ok("Subscribe", json!({ "subscriptions": [subscription] }));
+    assert_eq!(terms(), Terms { time: Duration::from_millis(40), deny_full: false });
+    let denying = grant(CLIENT, 1000).replace(
+        "[events.process_fork]",
+        "deadline_ms = 20\n[events.process_exec.failure]\nqueue_full = \"deny\"\n[events.process_fork]",
+    );
+    std::fs::write(daemon.grants.join("test.toml"), denying).unwrap();
+    daemon.signal(libc::SIGHUP);
+    let new = Terms { time: Duration::from_millis(20), deny_full: true };
+    wait_for("the kernel side has the old terms", || (terms() == new).then_some(()));
+}
+
+#[test]
+fn what_a_grant_denies_while_its_client_is_away_is_denied_until_the_grant_goes() {
+    let strict = grant(CLIENT, 1000).replace(
+        "[events.process_fork]",
+        "[events.process_exec.failure]\nnot_connected = \"deny\"\n[events.process_fork]",
+    );
+    let daemon = Daemon::start_on_fake(&strict);
+    let absent = || {
+        let kernel = daemon.kernel.get();
+        let asked =
+            kernel.absent.iter().filter(|(_, asked)| asked.contains(EventType::PROCESS_EXEC));
+        let mut slots = SlotSet::EMPTY;
+        asked.for_each(|(slot, _)| slots.insert(*slot));
+        slots
+    };
+    assert_eq!(absent().count(), 1, "before it was ever there");
+    ask(&daemon, 1, absent());
+    assert_eq!(settled(&daemon, 1), Outcome::Deny { error: 1 });
+    let (mut client, verdicts) = asked(&daemon, CLIENT);
+    ask(&daemon, 2, slots(&daemon));
+    given(&daemon, 2);
+    answer(&verdicts, 2, ALLOW, 0, false);
+    assert_eq!(settled(&daemon, 2), Outcome::Allow);
+    client.ok("CloseSession", json!({}));
+    assert_eq!(absent().count(), 1, "after it has gone");
+    ask(&daemon, 3, absent());
+    assert_eq!(settled(&daemon, 3), Outcome::Deny { error: 1 });
+    std::fs::remove_file(daemon.grants.join("test.toml")).unwrap();
+    daemon.signal(libc::SIGHUP);
+    wait_for("it is still asked about", || (absent().count() == 0).then_some(()));
+}
+
+#[test]
+fn who_denies_what_he_allowed_before_is_not_known_to_allow_it_any_more() {
+    let daemon = Daemon::start(&[]);
+    let (_client, verdicts) = asked(&daemon, CLIENT);
+    let known = || {
+        let kernel = daemon.kernel.get();
+        kernel.slots.values().any(|slot| slot.known.contains(&(EventType::PROCESS_EXEC, 77)))
+    };
+    // Two tasks execute the same file at once.
+    ask(&daemon, 1, slots(&daemon));
+    ask(&daemon, 2, slots(&daemon));
+    given(&daemon, 2);
+    answer(&verdicts, 1, ALLOW, 0, true);
+    assert_eq!(settled(&daemon, 1), Outcome::Allow);
+    wait_for("it was not remembered", || known().then_some(()));
+    answer(&verdicts, 2, DENY, EACCES, true);
+    assert_eq!(settled(&daemon, 2), Outcome::Deny { error: 13 });
+    wait_for("the kernel side still lets it pass", || (!known()).then_some(()));
+}
+
+#[test]
+fn a_client_whose_ring_has_no_room_for_the_question_holds_nobody() {
+    let strict = grant(CLIENT, 1000).replace(
+        "[events.process_fork]",
+        "[events.process_exec.failure]\nqueue_full = \"deny\"\n[events.process_fork]",
+    );
+    let daemon = Daemon::start_on_fake(&strict);
+    let (_client, verdicts) = asked(&daemon, CLIENT);
+    daemon.kernel.get().slots.values_mut().for_each(|slot| slot.full = true);
+    ask(&daemon, 1, slots(&daemon));
+    assert_eq!(settled(&daemon, 1), Outcome::Deny { error: 1 });
+    daemon.kernel.get().slots.values_mut().for_each(|slot| slot.full = false);
+    ask(&daemon, 2, slots(&daemon));
+    given(&daemon, 2);
+    answer(&verdicts, 2, ALLOW, 0, false);
+    assert_eq!(settled(&daemon, 2), Outcome::Allow);
+}
+
+#[test]
+fn nobody_denies_with_what_a_task_gets_that_is_killed() {
+    let daemon = Daemon::start(&[]);
+    let (_client, verdicts) = asked(&daemon, CLIENT);
+    ask(&daemon, 1, slots(&daemon));
+    given(&daemon, 1);
+    answer(&verdicts, 1, DENY, 4, false);
+    assert_eq!(refused(&verdicts), (1, 4), "EINTR");
+    answer(&verdicts, 1, DENY, EACCES, false);
+    assert_eq!(settled(&daemon, 1), Outcome::Deny { error: 13 });
+}
+
+#[test]
+fn tasks_that_ask_at_once_all_get_their_answer() {
+    let daemon = Daemon::start(&[]);
+    let (_client, verdicts) = asked(&daemon, CLIENT);
+    let all = slots(&daemon);
+    ask(&daemon, 1, all);
+    given(&daemon, 1);
+    answer(&verdicts, 1, DENY, EACCES, true);
+    assert_eq!(settled(&daemon, 1), Outcome::Deny { error: 13 });
+    // More than are taken at once, and what tells of them is heard but once.
+    let questions = (2..1000).map(|event_id| Asked::Question(question(event_id, all)));
+    daemon.kernel.get().asked.extend(questions);
+    ask(&daemon, 1000, all);
+    for event_id in [2, 500, 1000] {
+        assert_eq!(settled(&daemon, event_id), Outcome::Deny { error: 13 }, "{event_id}");
+    }
 }
 
 #[test]

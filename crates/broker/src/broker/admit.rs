@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{Broker, Order};
 use crate::client::Client;
@@ -100,6 +101,7 @@ impl Broker {
         }
         let newest = self.newest();
         let Some(client) = &mut self.clients[slot.index()] else { return };
+        client.stale = client.grant.events != grant.events || client.grant.watched != grant.watched;
         client.grant = grant.clone();
         client.shrink_cache(slot, effects);
         let Some(session) = &mut client.session else { return };
@@ -176,6 +178,12 @@ impl Broker {
     #[must_use]
     pub fn masks(&self, slot: Slot) -> Option<&crate::effect::Masks> {
         self.client(slot).map(|client| &client.masks)
+    }
+
+    /// How long the client of a slot has for an answer about the event; `None` if it is not asked.
+    #[must_use]
+    pub fn limit(&self, slot: Slot, event: EventType) -> Option<Duration> {
+        self.client(slot)?.limit(event)
     }
 
     /// What this host can do.

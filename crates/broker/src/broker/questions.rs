@@ -12,7 +12,7 @@ use crate::time::Time;
 use crate::verdict::recent::Parts;
 use crate::verdict::table::Denied;
 use crate::verdict::{
-    Answer, AskedTwice, ERROR_MAX, Outcome, Part, Question, Status, Verdict, Why,
+    Answer, AskedTwice, ERROR_MAX, INTERRUPTED, Outcome, Part, Question, Status, Verdict, Why,
 };
 
 /// What the parts of a question that were concluded together come to.
@@ -124,7 +124,8 @@ impl Broker {
         if self.live(session).is_none() {
             return Status::NoSession;
         }
-        if answer.verdict.error().is_some_and(|error| error > ERROR_MAX) {
+        let error = answer.verdict.error();
+        if error.is_some_and(|error| error > ERROR_MAX || error == INTERRUPTED) {
             return Status::BadError;
         }
         if let Some(at) = self.table.find(answer.event_id) {
@@ -165,6 +166,23 @@ impl Broker {
         let (outcome, why) = (Outcome::Cancelled, Why::Cancelled);
         effects.push(Effect::Settle { event_id, outcome, by: None, why, took });
         true
+    }
+
+    /// There was no room in its ring to ask the client: its part falls back to what is declared for
+    /// that. Nothing if it is over already.
+    pub fn not_asked(&mut self, now: Time, slot: Slot, event_id: u64, effects: &mut Vec<Effect>) {
+        self.advance(now, effects);
+        let Some(at) = self.table.find(event_id) else { return };
+        let entry = self.table.get(at);
+        let event = entry.question.event;
+        if !entry.open.contains(slot) {
+            return;
+        }
+        let contract = self.client(slot).map(|client| client.contract(event));
+        let declared = contract.unwrap_or_default().queue_full;
+        let mut tally = Tally::default();
+        self.fall_back(at, slot, declared.into(), Why::QueueFull, &mut tally, effects);
+        self.finish(at, tally, effects);
     }
 
     /// An answer of a client whose part is open.

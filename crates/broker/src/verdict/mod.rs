@@ -90,6 +90,9 @@ pub const EPERM: u16 = 1;
 /// the kernel's own, such as ERESTARTSYS, and must not reach a caller.
 pub const ERROR_MAX: u16 = 133;
 
+/// EINTR, with which nothing is denied: it is what a task gets that is killed while it waits.
+pub const INTERRUPTED: u16 = 4;
+
 /// What the task is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

@@ -66,6 +66,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
     let slow = slow.end()?;
     let seen = slow.iter().find_map(|line| line.strip_prefix("pids ")).unwrap_or_default();
+    ensure!(!seen.is_empty(), "the slow one saw nothing: {slow:?}");
     let mut all = wanted.iter();
     let in_order = seen.split_whitespace().all(|pid| all.any(|wanted| wanted == pid));
     ensure!(in_order, "the slow one saw {seen}, of {wanted:?}");

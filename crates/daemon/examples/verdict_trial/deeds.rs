@@ -32,6 +32,8 @@ pub(crate) const SHARED: &str = "/SYSV00000000";
 /// Where files are watched, and where not. The first is named by the grants.
 pub(crate) const WATCHED: &str = "/tried/watched";
 pub(crate) const FREE: &str = "/tried/free";
+/// What a client guards that has its opening denied while it is away.
+pub(crate) const GUARDED: &str = "/tried/guarded/secret";
 
 /// uapi/linux/kexec.h
 const KEXEC_FILE_UNLOAD: libc::c_ulong = 1;
@@ -72,6 +74,8 @@ pub(crate) enum Deed {
     ReadElsewhere,
     /// Of a file that is not watched.
     ReadFree,
+    /// Of one whose opening is denied while its client is away.
+    ReadGuarded,
 }
 
 impl Deed {
@@ -91,7 +95,7 @@ impl Deed {
             Self::Program => "bpf, BPF_PROG_LOAD",
             Self::KernelFromFile => "kexec_file_load",
             Self::KernelFromMemory => "kexec_load",
-            Self::Read | Self::ReadFree => "open for reading",
+            Self::Read | Self::ReadFree | Self::ReadGuarded => "open for reading",
             Self::Write => "open for writing",
             Self::ReadByRing => "open for reading, by io_uring",
             Self::ReadElsewhere => "open through another mount of the directory",
@@ -264,6 +268,7 @@ impl Deeds {
             Deed::ReadByRing => opened_by_ring(&format!("{WATCHED}/below/secret"))?,
             Deed::ReadElsewhere => opened("/tried/elsewhere/secret", false),
             Deed::ReadFree => opened(&format!("{FREE}/other"), false),
+            Deed::ReadGuarded => opened(GUARDED, false),
         })
     }
 

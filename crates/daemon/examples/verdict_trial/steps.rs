@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 
 use crate::client_process::Client;
 use crate::deeds::{
-    Came, DELETED, Deed, Deeds, FREE, IMAGE, MEMFD, PROGRAM, SCRIPT, SHARED, WATCHED,
+    Came, DELETED, Deed, Deeds, FREE, GUARDED, IMAGE, MEMFD, PROGRAM, SCRIPT, SHARED, WATCHED,
 };
 
 /// What tasks get that are denied because nobody answered.
@@ -117,9 +117,11 @@ pub(crate) fn run_through_fanotify() -> anyhow::Result<()> {
     ];
     let mut held = each(&deeds, By::Fanotify, all)?;
     let outside = "files outside the watched directory are not asked about";
-    free(&deeds).context(outside)?;
-    println!("ok: {outside}");
-    held += 1;
+    for (what, step) in [(outside, free as More), (AWAY, away)] {
+        step(&deeds).with_context(|| what.to_owned())?;
+        println!("ok: {what}");
+        held += 1;
+    }
     println!("{held} things hold");
     Ok(())
 }
@@ -182,6 +184,7 @@ fn late(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
         said(client, &asked.end()?, &[&tried.about])?;
         expect(client, came, default_of(client))?;
         ensure!(took >= SHORT, "{client} was not waited for: {took:?}");
+        ensure!(took < LONG, "{client} was waited for longer than its session wants: {took:?}");
     }
     Ok(())
 }
@@ -206,7 +209,11 @@ fn dead(deeds: &Deeds, tried: &Tried) -> anyhow::Result<()> {
 
 type More = fn(&Deeds) -> anyhow::Result<()>;
 
-const MORE: [(&str, More); 6] = [
+const AWAY: &str =
+    "what is denied while its client is away is denied before it came and after it has gone";
+
+const MORE: [(&str, More); 7] = [
+    (AWAY, away),
     ("files without a name and shared memory get exactly the errno of a denial too", nameless),
     ("a script is asked about by its name, and then its interpreter", script),
     ("what comes from memory is not asked about, and decided by the declared default", memory),
@@ -263,6 +270,18 @@ fn free(deeds: &Deeds) -> anyhow::Result<()> {
     let came = deeds.attempt(Deed::ReadFree)?;
     said(FREE, &client.end()?, &[])?;
     expect(FREE, came, Ok(()))
+}
+
+fn away(deeds: &Deeds) -> anyhow::Result<()> {
+    for _ in 0..2 {
+        expect("away", deeds.attempt(Deed::ReadGuarded)?, Err(EPERM))?;
+        let client = decider("guarding", "file_open", &["allow", "0"])?;
+        let came = deeds.attempt(Deed::ReadGuarded)?;
+        expect("there", came, Ok(()))?;
+        let asked = client.end()?;
+        ensure!(asked.len() == 1 && asked[0].starts_with(GUARDED), "asked {asked:?}");
+    }
+    expect("gone", deeds.attempt(Deed::ReadGuarded)?, Err(EPERM))
 }
 
 fn elsewhere(deeds: &Deeds) -> anyhow::Result<()> {

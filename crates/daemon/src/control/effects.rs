@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the broker wants done, done; and the records that the daemon itself writes.
 
+use std::collections::BTreeMap;
+
 use abi::{DeadlineMissed, EventType, RecordBuffer, RecordBuilder, ShuttingDown, StageChanged};
 use abi::{SHUTDOWN_REVOKED, SHUTDOWN_STOPPED};
 use broker::effect::{Effect, Masks, Notice};
@@ -34,16 +36,19 @@ impl<K: Kernel> Control<K> {
 
     fn carry_out_one(&mut self, effect: Effect) -> Result<(), KernelError> {
         match effect {
-            Effect::Subscribe { slot, masks } => match self.sessions.in_slot(slot) {
-                // Of who has no ring yet the kernel is told as it gets one.
-                Some(_) => self.subscribe_kernel(slot, &masks),
-                None => self.allow_rules(slot, &masks),
-            },
+            Effect::Subscribe { slot, masks } => self.change_masks(slot, &masks),
             Effect::Tell { slot, notice } => self.tell(slot, notice),
-            Effect::Ended { slot } => self.end(slot),
+            Effect::Ended { slot } => {
+                let ended = self.end(slot);
+                // What its grant declares for when it is gone.
+                let masks = self.broker.masks(slot).copied();
+                ended.and(masks.map_or(Ok(()), |masks| self.change_masks(slot, &masks)))
+            }
             Effect::Release { slot } => {
                 let removed = self.remove_rules(slot);
-                self.end(slot).and(removed)
+                let ended = self.end(slot);
+                let asked = self.kernel.subscribe(slot, &Masks::default(), &BTreeMap::new());
+                ended.and(asked).and(self.kernel.watch(slot, &[])).and(removed)
             }
             Effect::Disconnect { slot } => {
                 let connection = self.sessions.in_slot(slot).and_then(|found| found.connection);
@@ -51,7 +56,14 @@ impl<K: Kernel> Control<K> {
                 self.sessions.connect(slot, None);
                 Ok(())
             }
-            Effect::Ask { slot, event_id, deadline } => self.kernel.ask(slot, event_id, deadline),
+            Effect::Ask { slot, event_id, deadline } => {
+                if self.kernel.ask(slot, event_id, deadline)? {
+                    return Ok(());
+                }
+                let mut effects = Vec::new();
+                self.broker.not_asked(clock::now(), slot, event_id, &mut effects);
+                self.carry_out(effects)
+            }
             Effect::Settle { event_id, outcome, .. } => self.kernel.settle(event_id, outcome),
             Effect::Reply { slot, event_id, status } => {
                 let connection = self.sessions.in_slot(slot).and_then(|found| found.connection);
@@ -59,18 +71,31 @@ impl<K: Kernel> Control<K> {
                 self.to_refuse.extend(refused.map(|(to, refused)| (to, event_id, refused)));
                 Ok(())
             }
-            // A known denial is the broker's to give: the kernel side knows who allows.
             Effect::Remember { slot, event, file, verdict: Verdict::Allow } => {
                 self.kernel.remember(slot, event, file)
             }
+            // A known denial is the broker's to give: the kernel side knows who allows, and who does
+            // not any more.
+            Effect::Remember { slot, event, file, .. } | Effect::Forget { slot, event, file } => {
+                self.kernel.forget_file(slot, event, file)
+            }
             Effect::ForgetAll { slot } => self.kernel.forget(slot),
-            // One file of a client that is not allowed any more: it has been changed, and the kernel
-            // side knows each version of a file apart.
-            Effect::Remember { .. } | Effect::Forget { .. } | Effect::Concluded(_) => Ok(()),
+            Effect::Concluded(_) => Ok(()),
         }
     }
 
-    /// Has the kernel side know what a client has, and on which terms it is asked.
+    fn change_masks(&mut self, slot: Slot, masks: &Masks) -> Result<(), KernelError> {
+        let live = self.broker.session(slot).is_some_and(|session| session.is_live());
+        if live && self.sessions.in_slot(slot).is_none() {
+            // It is being opened: of who has no ring yet the kernel is told as it gets one.
+            return self.allow_rules(slot, masks);
+        }
+        self.subscribe_kernel(slot, masks)
+    }
+
+    /// Has the kernel side know what a client has, and on which terms it is asked. Who has no session
+    /// is told of nothing; what its grant denies meanwhile is asked about all the same, and the broker
+    /// answers.
     pub(super) fn subscribe_kernel(
         &mut self,
         slot: Slot,
@@ -83,7 +108,8 @@ impl<K: Kernel> Control<K> {
         let asked = granted.into_iter().flatten().filter(|(event, _)| masks.ask.contains(**event));
         let terms = asked.map(|(event, granted)| {
             let deny_full = granted.failure.queue_full == Fallback::Deny;
-            (*event, Terms { time: granted.deadline, deny_full })
+            let time = self.broker.limit(slot, *event).unwrap_or(granted.deadline);
+            (*event, Terms { time, deny_full })
         });
         let terms = terms.collect();
         self.kernel.subscribe(slot, masks, &terms)?;

@@ -27,6 +27,10 @@ use crate::{clock, grants, log};
 /// How often the kernel side hears that this process works: four times in the patience of the gate.
 const BEAT: Duration = Duration::from_millis(500);
 
+/// How many questions are taken before answers are: tasks that ask without end must not keep the others
+/// from going on.
+const QUESTIONS_AT_ONCE: usize = 64;
+
 impl<K: Kernel> Control<K> {
     /// With the grants of the directory, nobody connected, and no guard.
     pub fn new(kernel: K, grants: PathBuf) -> anyhow::Result<Self> {
@@ -93,9 +97,10 @@ impl<K: Kernel> Control<K> {
         self.kernel.questions()
     }
 
-    /// Takes what tasks wait for to those who decide.
-    pub fn take_questions(&mut self) {
-        loop {
+    /// Takes what tasks wait for to those who decide. Whether there may be more: then it is to be called
+    /// again after all else has had its turn.
+    pub fn take_questions(&mut self) -> bool {
+        for _ in 0..QUESTIONS_AT_ONCE {
             let mut effects = Vec::new();
             match self.kernel.next_question() {
                 Ok(Some(Asked::Question(question))) => {
@@ -110,11 +115,15 @@ impl<K: Kernel> Control<K> {
                 Ok(Some(Asked::Withdrawn(event_id))) => {
                     self.broker.cancel(clock::now(), event_id, &mut effects);
                 }
-                Ok(None) => return,
-                Err(error) => return log::error(&error),
+                Ok(None) => return false,
+                Err(error) => {
+                    log::error(&error);
+                    return false;
+                }
             }
             self.carry_out_or_log(effects);
         }
+        true
     }
 
     /// Does what has become due.

@@ -52,6 +52,8 @@ pub(super) struct Asking {
     asked: [EventSet; broker::slot::SLOTS],
     /// Whom a type is denied for while nobody answers, by type.
     deny_when_gone: BTreeMap<EventType, SlotSet>,
+    /// Processes that are clients: of which slots. One can be several.
+    exempt: BTreeMap<ProcessKey, SlotSet>,
 }
 
 impl Asking {
@@ -80,6 +82,7 @@ impl Asking {
             waiting: BTreeMap::new(),
             asked: [EventSet::default(); broker::slot::SLOTS],
             deny_when_gone: BTreeMap::new(),
+            exempt: BTreeMap::new(),
         };
         let readable = epoll::EventFlags::IN;
         let sources: [(Source, Option<BorrowedFd<'_>>); 2] = [
@@ -286,23 +289,37 @@ impl Asking {
     /// What a client does itself is no question to anybody, and what it starts is none to it: who has
     /// to answer must not have to wait for an answer.
     pub(super) fn exempt(&mut self, slot: Slot, process: ProcessKey) -> Result<(), KernelError> {
-        let key = probes::ProcessKey { pid: process.pid, start: process.start };
-        if let Ok(fanotify) = &mut self.fanotify {
-            fanotify.exempt(key, u64::MAX, 1 << slot.index());
-        }
-        let Ok(gate) = &self.gate else { return Ok(()) };
-        gate.maps().exempt(key, u64::MAX, 1 << slot.index()).map_err(failed("exempting a client"))
+        self.exempt.entry(process).or_default().insert(slot);
+        self.tell_exempt(process)
     }
 
-    /// The process is no client any more, and what the client had allowed is forgotten.
+    /// The process is not this client any more, and what the client had allowed is forgotten.
     pub(super) fn forget(&mut self, slot: Slot, process: ProcessKey) -> Result<(), KernelError> {
+        if let Some(slots) = self.exempt.get_mut(&process) {
+            slots.remove(slot);
+        }
+        let told = self.tell_exempt(process);
+        told.and(self.forget_verdicts(slot))
+    }
+
+    fn tell_exempt(&mut self, process: ProcessKey) -> Result<(), KernelError> {
         let key = probes::ProcessKey { pid: process.pid, start: process.start };
+        let slots = self.exempt.get(&process).copied().unwrap_or_default();
+        if slots.is_empty() {
+            self.exempt.remove(&process);
+        }
         if let Ok(fanotify) = &mut self.fanotify {
-            fanotify.no_longer_exempt(key);
+            match slots.is_empty() {
+                true => fanotify.no_longer_exempt(key),
+                false => fanotify.exempt(key, u64::MAX, slots.0),
+            }
         }
         let Ok(gate) = &self.gate else { return Ok(()) };
-        gate.maps().no_longer_exempt(key).map_err(failed("exempting a client no more"))?;
-        self.forget_verdicts(slot)
+        match slots.is_empty() {
+            true => gate.maps().no_longer_exempt(key),
+            false => gate.maps().exempt(key, u64::MAX, slots.0),
+        }
+        .map_err(failed("exempting a client"))
     }
 
     /// Nothing that a client said of a file holds any more.
@@ -323,6 +340,20 @@ impl Asking {
         let file = probes::FileKey { device, inode, version };
         let known = gate.maps().allow(event.number().into(), file, 1 << slot.index());
         known.map(|_| ()).map_err(failed("remembering a verdict"))
+    }
+
+    /// A client does not allow this file any more, if it did.
+    pub(super) fn forget_file(
+        &mut self,
+        slot: Slot,
+        event: EventType,
+        file: FileKey,
+    ) -> Result<(), KernelError> {
+        let Ok(gate) = &self.gate else { return Ok(()) };
+        let FileKey { device, inode, version } = file;
+        let file = probes::FileKey { device, inode, version };
+        let forgotten = gate.maps().forget(event.number().into(), file, 1 << slot.index());
+        forgotten.map_err(failed("forgetting a verdict"))
     }
 
     /// The daemon works: see `GateOptions::watchdog`.

@@ -22,6 +22,8 @@ use super::{
 pub struct FakeKernel {
     /// What each slot has.
     pub slots: BTreeMap<Slot, FakeSlot>,
+    /// What slots that nobody has are asked about.
+    pub absent: BTreeMap<Slot, EventSet>,
     /// Classes that this host does not give, and the reason for each.
     pub unavailable: BTreeMap<(EventType, Class), String>,
     /// What the slot had that was removed last.
@@ -55,6 +57,8 @@ pub struct FakeSlot {
     pub watched: Vec<String>,
     /// The process that is exempt of questions.
     pub exempt: Option<ProcessKey>,
+    /// Whether its ring has no room.
+    pub full: bool,
     /// Questions that it was to be given, with their deadlines.
     pub given: BTreeMap<u64, Time>,
     /// What it need not be asked about.
@@ -128,13 +132,20 @@ impl Kernel for FakeKernel {
         masks: &Masks,
         terms: &BTreeMap<EventType, Terms>,
     ) -> Result<(), KernelError> {
-        let slot = self.slot("subscribe", slot)?;
-        (slot.masks, slot.terms) = (*masks, terms.clone());
+        self.fails("subscribe")?;
+        self.absent.remove(&slot);
+        match self.slots.get_mut(&slot) {
+            Some(slot) => (slot.masks, slot.terms) = (*masks, terms.clone()),
+            None => drop(self.absent.insert(slot, masks.ask)),
+        }
         Ok(())
     }
 
     fn watch(&mut self, slot: Slot, paths: &[String]) -> Result<(), KernelError> {
-        self.slot("watch", slot)?.watched = paths.to_vec();
+        self.fails("watch")?;
+        if let Some(slot) = self.slots.get_mut(&slot) {
+            slot.watched = paths.to_vec();
+        }
         Ok(())
     }
 
@@ -247,9 +258,12 @@ impl Kernel for FakeKernel {
         Ok(self.asked.pop_front())
     }
 
-    fn ask(&mut self, slot: Slot, event_id: u64, deadline: Time) -> Result<(), KernelError> {
-        self.slot("ask", slot)?.given.insert(event_id, deadline);
-        Ok(())
+    fn ask(&mut self, slot: Slot, event_id: u64, deadline: Time) -> Result<bool, KernelError> {
+        let slot = self.slot("ask", slot)?;
+        if !slot.full {
+            slot.given.insert(event_id, deadline);
+        }
+        Ok(!slot.full)
     }
 
     fn settle(&mut self, event_id: u64, outcome: Outcome) -> Result<(), KernelError> {
@@ -259,6 +273,16 @@ impl Kernel for FakeKernel {
 
     fn remember(&mut self, slot: Slot, event: EventType, file: FileKey) -> Result<(), KernelError> {
         self.slot("remember", slot)?.known.insert((event, file.inode));
+        Ok(())
+    }
+
+    fn forget_file(
+        &mut self,
+        slot: Slot,
+        event: EventType,
+        file: FileKey,
+    ) -> Result<(), KernelError> {
+        self.slot("forget_file", slot)?.known.remove(&(event, file.inode));
         Ok(())
     }
 

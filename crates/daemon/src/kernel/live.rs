@@ -11,7 +11,7 @@ use broker::event::{Class, EventSet, EventType};
 use broker::slot::{FileKey, ProcessKey, Slot};
 use broker::time::Time;
 use broker::verdict::Outcome;
-use probes::events::{AskTerms, EventCoverage, Hooks, Mechanism, Mute, Ring, WatchedFile};
+use probes::events::{AskTerms, EventCoverage, Hooks, Mechanism, Mute, Ring, WatchedFile, Written};
 use probes::{ProcessKeys, RulesError};
 use rules::{Collection, RuleSet};
 
@@ -156,8 +156,11 @@ impl Kernel for LiveKernel {
         masks: &Masks,
         terms: &BTreeMap<EventType, Terms>,
     ) -> Result<(), KernelError> {
-        let subscribed = self.hooks.subscribe(number(slot), masks.notify.0);
-        subscribed.map_err(failed("subscribing"))?;
+        // Without a ring nobody is there to be told.
+        if self.rings.contains_key(&slot) {
+            let subscribed = self.hooks.subscribe(number(slot), masks.notify.0);
+            subscribed.map_err(failed("subscribing"))?;
+        }
         // What is declared holds before anybody is asked.
         self.asking.subscribe(slot, masks)?;
         // The programs that ask are the gate's: without it nobody would answer them.
@@ -283,12 +286,14 @@ impl Kernel for LiveKernel {
         })
     }
 
-    fn ask(&mut self, slot: Slot, event_id: u64, deadline: Time) -> Result<(), KernelError> {
-        let Some(question) = self.asking.unwritten(event_id) else { return Ok(()) };
+    fn ask(&mut self, slot: Slot, event_id: u64, deadline: Time) -> Result<bool, KernelError> {
+        // The gate's programs leave out whom they could not tell.
+        let Some(question) = self.asking.unwritten(event_id) else { return Ok(true) };
         let key = self.keys.of(question.process.pid).ok().flatten();
         let key = key.map(|keys| ProcessKey { pid: keys.pid, start: keys.start });
         let record = written::asked(question, key, deadline);
-        self.write(slot, record.as_bytes())
+        let written = self.hooks.write(number(slot), record.as_bytes(), true);
+        Ok(written.map_err(failed("writing a record"))? == Written::Done)
     }
 
     fn settle(&mut self, event_id: u64, outcome: Outcome) -> Result<(), KernelError> {
@@ -297,6 +302,15 @@ impl Kernel for LiveKernel {
 
     fn remember(&mut self, slot: Slot, event: EventType, file: FileKey) -> Result<(), KernelError> {
         self.asking.remember(slot, event, file)
+    }
+
+    fn forget_file(
+        &mut self,
+        slot: Slot,
+        event: EventType,
+        file: FileKey,
+    ) -> Result<(), KernelError> {
+        self.asking.forget_file(slot, event, file)
     }
 
     fn forget(&mut self, slot: Slot) -> Result<(), KernelError> {

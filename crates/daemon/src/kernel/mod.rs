@@ -156,7 +156,8 @@ pub trait Kernel {
     fn remove(&mut self, slot: Slot) -> Result<(), KernelError>;
 
     /// From now on the slot has exactly these events; `terms` are those of the events that it is asked
-    /// about.
+    /// about. A slot without a ring can be asked about events too: who has it denies them while it is
+    /// away, and gets no record.
     fn subscribe(
         &mut self,
         slot: Slot,
@@ -234,13 +235,22 @@ pub trait Kernel {
     fn next_question(&mut self) -> Result<Option<Asked>, KernelError>;
 
     /// The client of the slot is asked: it gets the record, unless the kernel has written it already.
-    fn ask(&mut self, slot: Slot, event_id: u64, deadline: Time) -> Result<(), KernelError>;
+    /// Whether there was room for it in its ring.
+    fn ask(&mut self, slot: Slot, event_id: u64, deadline: Time) -> Result<bool, KernelError>;
 
     /// The task that waits goes on.
     fn settle(&mut self, event_id: u64, outcome: Outcome) -> Result<(), KernelError>;
 
     /// The client of the slot allows this and need not be asked again.
     fn remember(&mut self, slot: Slot, event: EventType, file: FileKey) -> Result<(), KernelError>;
+
+    /// The client of the slot does not allow this any more, if it did.
+    fn forget_file(
+        &mut self,
+        slot: Slot,
+        event: EventType,
+        file: FileKey,
+    ) -> Result<(), KernelError>;
 
     /// Nothing that the client of the slot allowed holds any more.
     fn forget(&mut self, slot: Slot) -> Result<(), KernelError>;

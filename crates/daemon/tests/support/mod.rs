@@ -98,7 +98,7 @@ impl Kernel for Shared {
     fn next_question(&mut self) -> Result<Option<Asked>, KernelError> {
         self.get().next_question()
     }
-    fn ask(&mut self, slot: Slot, event_id: u64, deadline: Time) -> Result<(), KernelError> {
+    fn ask(&mut self, slot: Slot, event_id: u64, deadline: Time) -> Result<bool, KernelError> {
         self.get().ask(slot, event_id, deadline)
     }
     fn settle(&mut self, event_id: u64, outcome: Outcome) -> Result<(), KernelError> {
@@ -106,6 +106,14 @@ impl Kernel for Shared {
     }
     fn remember(&mut self, slot: Slot, event: EventType, file: FileKey) -> Result<(), KernelError> {
         self.get().remember(slot, event, file)
+    }
+    fn forget_file(
+        &mut self,
+        slot: Slot,
+        event: EventType,
+        file: FileKey,
+    ) -> Result<(), KernelError> {
+        self.get().forget_file(slot, event, file)
     }
     fn forget(&mut self, slot: Slot) -> Result<(), KernelError> {
         self.get().forget(slot)

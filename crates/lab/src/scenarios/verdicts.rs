@@ -67,6 +67,21 @@ fn trial_grant(client: &str, altitude: u32, default: &str, watched: &str) -> Str
     text
 }
 
+/// One that has what it guards denied while it is away.
+const GUARDING: &str = r#"client = "org.example.guarding"
+altitude = "430000"
+draft = true
+watched = ["/tried/guarded"]
+[identity]
+executable = "/lab/verdict_trial"
+user = "nobody"
+[events.file_open]
+classes = ["ask"]
+deadline_ms = 10000
+[events.file_open.failure]
+not_connected = "deny"
+"#;
+
 const TRIAL: &str = "/lab/verdict_trial";
 /// A module that does nothing.
 const MODULE: &str = "dummy";
@@ -93,9 +108,12 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let trial = trial.map(|(client, altitude, default)| {
         (client, trial_grant(client, altitude, default, watched))
     });
-    grants::install(&vm, [("allow-list", GRANT.to_owned())].into_iter().chain(trial))?;
+    let others = [("allow-list", GRANT), ("guarding", GUARDING)];
+    let others = others.map(|(client, grant)| (client, grant.to_owned()));
+    grants::install(&vm, others.into_iter().chain(trial))?;
     vm.shell(
-        "mkdir -p /tried/watched/below /tried/free /tried/elsewhere && echo 1 >/tried/free/other && \
+        "mkdir -p /tried/watched/below /tried/free /tried/elsewhere /tried/guarded && \
+         echo 1 >/tried/free/other && echo 1 >/tried/guarded/secret && \
          echo 1 >/tried/watched/below/secret && mount --bind /tried/watched/below /tried/elsewhere && \
          rmmod dummy",
     )?;

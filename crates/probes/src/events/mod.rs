@@ -267,12 +267,10 @@ impl Hooks {
     /// # Errors
     /// When the slot is taken, or there is no such slot.
     pub fn admit(&mut self, slot: u32, ring: &Ring) -> Result<(), ProbeError> {
-        if slot < CLIENTS && self.admitted & (1 << slot) != 0 {
+        is_slot(slot)?;
+        if self.admitted & (1 << slot) != 0 {
             let reason = format!("slot {slot} is taken");
             return Err(ProbeError::Failed { what: "admitting a client", reason });
-        }
-        if slot >= CLIENTS {
-            return Err(no_slot(slot));
         }
         let zeroes = vec![0; size_of::<ClientCounters>()];
         self.update("counters", &slot.to_ne_bytes(), &zeroes)?;
@@ -329,13 +327,13 @@ impl Hooks {
     }
 
     /// Has a client asked about these events on these terms, and about no others. Who answers is
-    /// [`crate::Gate`]'s to say; here the client gets the records that ask.
+    /// [`crate::Gate`]'s to say; here the client gets the records that ask. A slot without a ring has none.
     ///
     /// # Errors
     /// When nobody can be asked about one of them here (nothing changes then), or a program cannot be
     /// attached.
     pub fn ask(&mut self, slot: u32, events: &[(EventType, AskTerms)]) -> Result<(), ProbeError> {
-        self.check(slot)?;
+        is_slot(slot)?;
         let coverage = self.coverage();
         let asked = |kind| events.iter().find(|(event, _)| *event == kind).map(|(_, terms)| terms);
         let lacking = coverage.iter().find_map(|event| {
@@ -521,10 +519,8 @@ impl Hooks {
     }
 
     fn check(&self, slot: u32) -> Result<(), ProbeError> {
-        if slot < CLIENTS && self.admitted & (1 << slot) != 0 {
-            return Ok(());
-        }
-        Err(no_slot(slot))
+        is_slot(slot)?;
+        if self.admitted & (1 << slot) != 0 { Ok(()) } else { Err(no_slot(slot)) }
     }
 
     fn update(&self, map: &'static str, key: &[u8], value: &[u8]) -> Result<(), ProbeError> {
@@ -539,6 +535,10 @@ fn set(clients: &mut u64, slot: u32, on: bool) {
     } else {
         *clients &= !(1 << slot);
     }
+}
+
+fn is_slot(slot: u32) -> Result<(), ProbeError> {
+    if slot < CLIENTS { Ok(()) } else { Err(no_slot(slot)) }
 }
 
 fn no_slot(slot: u32) -> ProbeError {

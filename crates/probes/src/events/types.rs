@@ -79,6 +79,10 @@ impl EventType {
                 "not what comes from memory (kexec_load), whose hook kernel_load_data is not among \
                  those at which programs may sleep: that is decided as if nobody had answered",
             ),
+            Self::IMAGE_MAP => Some(
+                "not what mprotect makes executable afterwards, whose hook file_mprotect is not among \
+                 those at which programs may sleep: that is told of, and rules can deny it",
+            ),
             Self::FILE_OPEN => Some("only of what lies below the directories that a grant names"),
             _ => None,
         }

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
 
-use super::Hooks;
 use super::shared::{ExecutableKey, Plain};
+use super::{Hooks, is_slot};
 use crate::error::ProbeError;
 
 const WHAT: &str = "finding a file to watch";
@@ -87,9 +87,9 @@ impl Hooks {
     /// about these files; about no others.
     ///
     /// # Errors
-    /// When the slot is not taken, or there are too many (1,024 for all clients).
+    /// When there is no such slot, or there are too many (1,024 for all clients).
     pub fn watch(&mut self, slot: u32, files: Vec<WatchedFile>) -> Result<(), ProbeError> {
-        self.check(slot)?;
+        is_slot(slot)?;
         for (key, clients) in self.watched.change(slot, files) {
             self.put_clients("watched", key.bytes(), clients)?;
         }

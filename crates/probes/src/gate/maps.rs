@@ -167,6 +167,26 @@ impl GateMaps {
         Ok(true)
     }
 
+    /// These clients do not allow this any more, if they did.
+    ///
+    /// # Errors
+    /// When the kernel does not take it.
+    pub fn forget(&self, kind: u32, file: FileKey, clients: u64) -> Result<(), ProbeError> {
+        self.take_from(answer_key(kind, file).bytes(), clients)
+    }
+
+    /// Takes clients from those that allow what this key is of.
+    fn take_from(&self, key: &[u8], clients: u64) -> Result<(), ProbeError> {
+        // It may have made room for another meanwhile.
+        let known = get(&self.cache, key)?.as_deref().and_then(GateAnswer::parse);
+        match known.map(|known| (known.allowed, known.allowed & !clients)) {
+            Some((before, allowed)) if before == allowed => Ok(()),
+            Some((_, 0)) => remove(&self.cache, key),
+            Some((_, allowed)) => set(&self.cache, key, GateAnswer { allowed }.bytes()),
+            None => Ok(()),
+        }
+    }
+
     /// The clients that are known to allow this.
     ///
     /// # Errors
@@ -184,18 +204,7 @@ impl GateMaps {
     pub fn forget_clients(&self, clients: u64) -> Result<(), ProbeError> {
         // Listed first: what is changed while it is walked starts anew.
         let keys: Vec<Vec<u8>> = self.cache.keys().collect();
-        for key in keys {
-            // It may have made room for another meanwhile.
-            let known = get(&self.cache, &key)?.as_deref().and_then(GateAnswer::parse);
-            let Some(known) = known.filter(|known| known.allowed & clients != 0) else { continue };
-            let allowed = known.allowed & !clients;
-            if allowed == 0 {
-                remove(&self.cache, &key)?;
-            } else {
-                set(&self.cache, &key, GateAnswer { allowed }.bytes())?;
-            }
-        }
-        Ok(())
+        keys.iter().try_for_each(|key| self.take_from(key, clients))
     }
 
     /// How questions came out.
