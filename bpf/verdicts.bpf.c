@@ -52,8 +52,10 @@ int process_exec_asked(void *context)
 
 	if (!askers)
 		return 0;
-	/* Of an exec that was allowed and came to nothing. */
-	bpf_map_delete_elem(&asked_events, &thread);
+	/* Of an exec that was allowed and came to nothing. What was said of a script stays for its
+	 * interpreter. */
+	if (BPF_CORE_READ(bprm, interp) == BPF_CORE_READ(bprm, filename))
+		bpf_map_delete_elem(&asked_events, &thread);
 	if (!to_ask(&question, &exec_event, askers, (__u64)BPF_CORE_READ(bprm, file)))
 		return 0;
 	buffer = begin_for(&exec_event, question.askers);
