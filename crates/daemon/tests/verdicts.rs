@@ -35,6 +35,13 @@ fn subscription() -> Value {
     json!({ "subscriptions": [{ "event": "process_exec", "classes": ["ask"] }] })
 }
 
+/// The usual grant with more of execs, and of what holds without an answer about one.
+fn grant_for_exec(more: &str, failure: &str) -> String {
+    let next = "[events.process_fork]";
+    let text = format!("{more}\n[events.process_exec.failure]\n{failure}\n{next}");
+    grant(CLIENT, 1000).replace(next, &text)
+}
+
 fn slots(daemon: &Daemon) -> SlotSet {
     let mut all = SlotSet::EMPTY;
     daemon.kernel.get().slots.keys().for_each(|slot| all.insert(*slot));
@@ -134,10 +141,7 @@ fn the_kernel_side_knows_how_long_the_session_wants_to_have_and_what_a_new_grant
         json!({ "event": "process_exec", "classes": ["ask"], "deadline": 40_000_000 });
     client.ok("Subscribe", json!({ "subscriptions": [subscription] }));
     assert_eq!(terms(), Terms { time: Duration::from_millis(40), deny_full: false });
-    let denying = grant(CLIENT, 1000).replace(
-        "[events.process_fork]",
-        "deadline_ms = 20\n[events.process_exec.failure]\nqueue_full = \"deny\"\n[events.process_fork]",
-    );
+    let denying = grant_for_exec("deadline_ms = 20", "queue_full = \"deny\"");
     std::fs::write(daemon.grants.join("test.toml"), denying).unwrap();
     daemon.signal(libc::SIGHUP);
     let new = Terms { time: Duration::from_millis(20), deny_full: true };
@@ -146,10 +150,7 @@ fn the_kernel_side_knows_how_long_the_session_wants_to_have_and_what_a_new_grant
 
 #[test]
 fn what_a_grant_denies_while_its_client_is_away_is_denied_until_the_grant_goes() {
-    let strict = grant(CLIENT, 1000).replace(
-        "[events.process_fork]",
-        "[events.process_exec.failure]\nnot_connected = \"deny\"\n[events.process_fork]",
-    );
+    let strict = grant_for_exec("", "not_connected = \"deny\"");
     let daemon = Daemon::start_on_fake(&strict);
     let absent = || {
         let kernel = daemon.kernel.get();
@@ -198,10 +199,7 @@ fn who_denies_what_he_allowed_before_is_not_known_to_allow_it_any_more() {
 
 #[test]
 fn a_client_whose_ring_has_no_room_for_the_question_holds_nobody() {
-    let strict = grant(CLIENT, 1000).replace(
-        "[events.process_fork]",
-        "[events.process_exec.failure]\nqueue_full = \"deny\"\n[events.process_fork]",
-    );
+    let strict = grant_for_exec("", "queue_full = \"deny\"");
     let daemon = Daemon::start_on_fake(&strict);
     let (_client, verdicts) = asked(&daemon, CLIENT);
     daemon.kernel.get().slots.values_mut().for_each(|slot| slot.full = true);
@@ -263,11 +261,7 @@ fn an_answer_that_may_be_cached_is_the_kernels_to_know_until_the_session_ends() 
 
 #[test]
 fn a_client_that_says_nothing_holds_nobody_longer_than_its_deadline() {
-    let quick = grant(CLIENT, 1000).replace(
-        "[events.process_fork]",
-        "deadline_ms = 100\n[events.process_exec.failure]\ndeadline_missed = \"deny\"\n\
-         [events.process_fork]",
-    );
+    let quick = grant_for_exec("deadline_ms = 100", "deadline_missed = \"deny\"");
     let daemon = Daemon::start_on_fake(&quick);
     let (mut client, verdicts) = asked(&daemon, CLIENT);
     let began = Instant::now();

@@ -336,9 +336,7 @@ impl Asking {
         file: FileKey,
     ) -> Result<(), KernelError> {
         let Ok(gate) = &self.gate else { return Ok(()) };
-        let FileKey { device, inode, version } = file;
-        let file = probes::FileKey { device, inode, version };
-        let known = gate.maps().allow(event.number().into(), file, 1 << slot.index());
+        let known = gate.maps().allow(event.number().into(), key_of(file), 1 << slot.index());
         known.map(|_| ()).map_err(failed("remembering a verdict"))
     }
 
@@ -350,9 +348,7 @@ impl Asking {
         file: FileKey,
     ) -> Result<(), KernelError> {
         let Ok(gate) = &self.gate else { return Ok(()) };
-        let FileKey { device, inode, version } = file;
-        let file = probes::FileKey { device, inode, version };
-        let forgotten = gate.maps().forget(event.number().into(), file, 1 << slot.index());
+        let forgotten = gate.maps().forget(event.number().into(), key_of(file), 1 << slot.index());
         forgotten.map_err(failed("forgetting a verdict"))
     }
 
@@ -367,6 +363,11 @@ impl AsFd for Asking {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ready.as_fd()
     }
+}
+
+/// The file in the words of `probes`.
+fn key_of(FileKey { device, inode, version }: FileKey) -> probes::FileKey {
+    probes::FileKey { device, inode, version }
 }
 
 fn open_gate(hooks: &Hooks) -> Result<Gate, String> {

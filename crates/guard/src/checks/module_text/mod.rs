@@ -245,7 +245,7 @@ impl ModuleText {
         let judged = judge(system, &baseline, &mut pages, state, recovered, pass.waits)?;
         pass.left += judged.confirmed.left.len();
         outcome.reduced.extend(doubts.iter().map(|doubt| told(module, doubt)));
-        if self.tell(system, module, &subject, &baseline, &judged, None, outcome) == 0 {
+        if self.tell(system, module, &subject, &baseline, &judged, outcome) == 0 {
             let expected = Expected { baseline, doubts };
             self.keep(kernel, module, subject, judged.summary, expected, pages);
         }
@@ -265,12 +265,18 @@ impl ModuleText {
         let Some(judged) = changed else { return Err(missing) };
         let Some(known) = self.known.get(&module.address) else { return Err(missing) };
         let Known { subject, baseline: Some(baseline), .. } = known else { return Err(missing) };
-        self.tell(system, module, subject, baseline, &judged, Some(&missing), outcome);
+        let before = outcome.findings.len();
+        self.tell(system, module, subject, baseline, &judged, outcome);
+        for finding in outcome.findings.iter_mut().skip(before) {
+            finding.evidence.push(format!(
+                "it was explained by its file before, which cannot be had now: {}",
+                missing.0
+            ));
+        }
         Ok(judged.summary)
     }
 
     /// Tells of what nothing explains, and gives how much that is.
-    #[expect(clippy::too_many_arguments, reason = "all of them are what a finding says")]
     fn tell(
         &self,
         system: &System<'_>,
@@ -278,7 +284,6 @@ impl ModuleText {
         subject: &Subject,
         baseline: &Baseline,
         judged: &Judged,
-        no_file: Option<&Missing>,
         outcome: &mut Outcome,
     ) -> usize {
         let kernel = &system.kernel;
@@ -302,12 +307,6 @@ impl ModuleText {
                 if in_text { "text" } else { "read-only data" },
                 module.name
             ));
-            if let Some(missing) = no_file {
-                finding.evidence.push(format!(
-                    "it was explained by its file before, which cannot be had now: {}",
-                    missing.0
-                ));
-            }
             finding.owner = Some(format!("module {}", module.name));
             outcome.findings.push(finding);
         }
