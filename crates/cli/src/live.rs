@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use guard::baseline::{Baseline, Identity};
-use guard::checks::settings;
+use guard::checks;
 use guard::journal::{Entry, Journal};
 use guard::{Guard, Pace, Report, System};
 use kernel_image::Symbols;
@@ -97,7 +97,7 @@ impl Host {
         let types = probes::live_types()?;
         let kernel = Kernel { memory: &reader, symbols: &symbols, types: &types };
         let views = LiveViews::open();
-        let facts = || settings::collect(&views);
+        let facts = || checks::facts(&kernel, &views);
         let baseline = baseline::obtain(&kernel, &identity, arguments, facts, &mut notices)?;
         let baseline_used = baseline::used(&baseline, arguments);
         let others = other_paths(&reader, &mut notices);

@@ -14,7 +14,7 @@ use kernel_memory::Kernel;
 use crate::baseline::Baseline;
 use crate::check::Missing;
 use crate::compare::{Account, Place, account};
-use crate::patience::{IN_VAIN, Waiting};
+use crate::patience::{Change, IN_VAIN, Waiting};
 use crate::sites::{SiteKind, Sites, State, Verdict};
 
 /// Longer than a text poke of one site takes on a busy machine.
@@ -95,7 +95,8 @@ pub fn confirm(
             std::thread::sleep(PAUSE);
         }
         let calls = open.iter().filter(|open| is_static_call(&open.place)).count();
-        let updating = changes_static_calls(kernel) && !waiting.is_over(Instant::now(), calls);
+        let change = changes_static_calls(kernel);
+        let updating = change != Change::None && !waiting.is_over(Instant::now(), calls, change);
         state.read_functions(kernel, keys_of(&open, sites))?;
         let ranges: Vec<(u64, u32)> =
             open.iter().map(|open| (open.place.start, open.place.length() as u32)).collect();
@@ -140,30 +141,41 @@ pub fn confirm(
 /// changes one site after the other, all of it under this mutex (kernel/static_call_inline.c, 6.1 to
 /// 7.3), so until it is released sites and key may disagree. Whoever holds it for ever gains what sites are
 /// left and waited for ([`crate::patience`]).
-pub(crate) fn changes_static_calls(kernel: &Kernel<'_>) -> bool {
-    is_held(kernel, "static_call_mutex")
+pub(crate) fn changes_static_calls(kernel: &Kernel<'_>) -> Change {
+    change(kernel, "static_call_mutex")
 }
 
 /// Whether the kernel is about to change jump labels. `static_key_slow_dec` takes the key to 0 and then
 /// changes its sites under this mutex (kernel/jump_label.c, 6.1 to 7.3), for which it waits until nobody else
 /// changes text: a function tracer that goes on or off everywhere takes a slow machine many seconds.
-pub(crate) fn changes_jump_labels(kernel: &Kernel<'_>) -> bool {
-    is_held(kernel, "jump_label_mutex")
+pub(crate) fn changes_jump_labels(kernel: &Kernel<'_>) -> Change {
+    change(kernel, "jump_label_mutex")
 }
 
 /// Whether the kernel is about to change who is called by ftrace (`ftrace_lock`, kernel/trace/ftrace.c).
 pub(crate) fn changes_ftrace(kernel: &Kernel<'_>) -> bool {
-    is_held(kernel, "ftrace_lock")
+    owner(kernel, "ftrace_lock").is_some()
 }
 
-fn is_held(kernel: &Kernel<'_>, mutex: &str) -> bool {
+/// Who changes sites under `mutex` needs `text_mutex` for each (kernel/extable.c), which a function tracer
+/// that goes on everywhere keeps for as long as that takes.
+fn change(kernel: &Kernel<'_>, mutex: &str) -> Change {
+    match owner(kernel, mutex) {
+        None => Change::None,
+        own => match owner(kernel, "text_mutex") {
+            other @ Some(_) if other != own => Change::Behind,
+            _ => Change::Own,
+        },
+    }
+}
+
+/// The task that holds a mutex.
+fn owner(kernel: &Kernel<'_>, mutex: &str) -> Option<u64> {
     /// What is not the owner's address in `mutex.owner` (MUTEX_FLAGS, kernel/locking/mutex.h).
     const FLAGS: u64 = 7;
-    let owner = kernel.symbols.address_of(mutex).and_then(|at| {
-        let mutex = kernel.object("mutex", at).ok()?;
-        mutex.u64("owner.counter").ok()
-    });
-    owner.is_some_and(|owner| owner & !FLAGS != 0)
+    let mutex = kernel.object("mutex", kernel.symbols.address_of(mutex)?).ok()?;
+    let owner = mutex.u64("owner.counter").ok()? & !FLAGS;
+    (owner != 0).then_some(owner)
 }
 
 fn is_static_call(place: &Place) -> bool {

@@ -7,7 +7,7 @@
 //! says nothing (an emulated processor that others use as well needs a minute), but that it gets on does:
 //! a check that had to leave the same number of sites for [`STILL`], or some in each look for [`LONGEST`],
 //! waits for the kernel the next time. It judges when the kernel is done, or when nothing has moved for
-//! [`STANDSTILL`].
+//! [`STANDSTILL`] and whoever changes them does not wait for somebody else who changes text.
 
 use std::time::{Duration, Instant};
 
@@ -66,6 +66,17 @@ impl Patience {
     }
 }
 
+/// What the kernel is doing about sites of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Nothing: they are as they are to be.
+    None,
+    /// It is changing some.
+    Own,
+    /// It is about to, and waits for somebody else who changes text.
+    Behind,
+}
+
 /// How long a look that waits has waited for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiting {
@@ -81,8 +92,8 @@ impl Waiting {
     }
 
     /// So many sites are open still. Gives whether the kernel is waited for no longer.
-    pub(crate) fn is_over(&mut self, now: Instant, open: usize) -> bool {
-        if open != std::mem::replace(&mut self.open, open) {
+    pub(crate) fn is_over(&mut self, now: Instant, open: usize, change: Change) -> bool {
+        if open != std::mem::replace(&mut self.open, open) || change == Change::Behind {
             self.moved = now;
         }
         now >= self.moved + STANDSTILL || now >= self.began + LONGEST
@@ -130,14 +141,29 @@ mod tests {
         let mut waiting = Waiting::new(start);
         for second in 0..LONGEST.as_secs() {
             let now = start + Duration::from_secs(second);
-            assert!(!patience.waits(now) && !waiting.is_over(now, 1000 - second as usize));
+            assert!(
+                !patience.waits(now) && !waiting.is_over(now, 1000 - second as usize, Change::Own)
+            );
             patience.left(now, 1000 - second as usize);
         }
-        assert!(patience.waits(start + LONGEST) && waiting.is_over(start + LONGEST, 1));
+        assert!(
+            patience.waits(start + LONGEST) && waiting.is_over(start + LONGEST, 1, Change::Own)
+        );
         let mut waiting = Waiting::new(start);
         for second in 0..STANDSTILL.as_secs() {
-            assert!(!waiting.is_over(start + Duration::from_secs(second), 7));
+            assert!(!waiting.is_over(start + Duration::from_secs(second), 7, Change::Own));
         }
-        assert!(waiting.is_over(start + STANDSTILL, 7));
+        assert!(waiting.is_over(start + STANDSTILL, 7, Change::Own));
+    }
+
+    #[test]
+    fn who_waits_for_others_who_change_text_does_not_stand_still_but_not_for_ever() {
+        let start = Instant::now();
+        let mut waiting = Waiting::new(start);
+        for second in 0..LONGEST.as_secs() {
+            let now = start + Duration::from_secs(second);
+            assert!(!waiting.is_over(now, 1, Change::Behind), "{second}");
+        }
+        assert!(waiting.is_over(start + LONGEST, 1, Change::Behind));
     }
 }

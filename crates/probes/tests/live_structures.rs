@@ -11,7 +11,7 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use guard::checks::settings;
+use guard::checks;
 use guard::journal::Journal;
 use guard::recover::{self, How, Recovered};
 use guard::views::{BpfKind, Views};
@@ -81,7 +81,7 @@ fn variables_are_found_in_code_where_symbols_tell_they_are() {
 #[ignore = "root"]
 fn a_system_at_work_has_no_findings() {
     let live = Live::open();
-    let baseline = live.baseline(settings::collect(&live.views));
+    let baseline = live.baseline(checks::facts(&live.kernel(), &live.views));
     let stop = AtomicBool::new(false);
     let zombie = Command::new("true").spawn().unwrap();
     std::thread::scope(|scope| {
@@ -414,7 +414,7 @@ fn code_between_bpf_images_is_found() {
 #[ignore = "root"]
 fn a_setting_weaker_than_sealed_is_found_with_both_values() {
     let live = Live::open();
-    let baseline = live.baseline(settings::collect(&live.views));
+    let baseline = live.baseline(checks::facts(&live.kernel(), &live.views));
     let views = Lying {
         file: Some(("/proc/sys/kernel/core_pattern", "|/tmp/handler %p\n")),
         ..Lying::about_nothing(&live.views)
@@ -430,6 +430,37 @@ fn a_setting_weaker_than_sealed_is_found_with_both_values() {
     assert_eq!(techniques(&report), ["setting weakened"]);
     let finding = &report.findings[0];
     assert!(finding.seen.ends_with("= 0") && finding.expected.contains("randomize_va_space"));
+}
+
+#[test]
+#[ignore = "root"]
+fn an_entry_of_proc_is_held_to_the_baseline_by_a_guard_that_never_saw_it() {
+    let live = Live::open();
+    let facts = checks::facts(&live.kernel(), &live.views);
+    let tables_of = |path: &str| {
+        let line = facts["proc.entries"].lines().find(|line| line.ends_with(&format!(" {path}")));
+        let words: Vec<&str> = line.unwrap().split(' ').collect();
+        [0, 2].map(|word: usize| u64::from_str_radix(words[word], 16).unwrap())
+    };
+    let ([entry, _], [_, others]) = (tables_of("/proc/loadavg"), tables_of("/proc/kmsg"));
+    let place = entry + live.kernel().offset_of("proc_dir_entry", "proc_ops").unwrap();
+    let mut memory = Changed::new(&live.reader);
+    memory.write_u64(place, others);
+    let look = |baseline: &guard::baseline::Baseline| {
+        let mut guard = only("operations");
+        let report = live.pass(&mut guard, &memory, &live.views, baseline, &no_journal());
+        print(&report);
+        report
+    };
+    let report = look(&live.baseline(facts.clone()));
+    assert_eq!(techniques(&report), ["operations of an object replaced"]);
+    assert_eq!(report.findings[0].address, place);
+    assert!(report.findings[0].expected.contains("proc_ops of /proc/loadavg"));
+    // Without that knowledge nothing is wrong with it, and the check says what it lacks.
+    let report = look(&live.baseline(BTreeMap::new()));
+    assert!(report.findings.is_empty());
+    let reason = report.checks[0].reason.as_deref().unwrap_or_default();
+    assert!(reason.contains("entries of /proc"), "{reason}");
 }
 
 #[test]
@@ -466,7 +497,7 @@ fn an_event_raised_on_purpose_arrives_and_its_absence_is_found() {
 #[ignore = "root"]
 fn a_pass_is_quick() {
     let live = Live::open();
-    let baseline = live.baseline(settings::collect(&live.views));
+    let baseline = live.baseline(checks::facts(&live.kernel(), &live.views));
     let mut source = JournalReader::open().unwrap();
     let mut journal = Journal::running(65_536);
     let checks = ["hooks", "bpf", "tasks", "settings", "executable_pages", "self"];

@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use guard::baseline::image::FACT_SOURCES;
 use guard::baseline::{Baseline, BaselineKind, Identity};
-use guard::checks::settings;
+use guard::checks;
 use guard::journal::Journal;
 use guard::{Guard, MemoryViews, Report, System};
 use kernel_image::btf::Btf;
@@ -216,7 +216,7 @@ fn make_baseline(
     notices: &mut Vec<String>,
 ) -> anyhow::Result<Baseline> {
     let cannot = "no baseline could be made from the kernel's image";
-    let facts = settings::collect(&MemoryViews::new(*kernel));
+    let facts = checks::facts(kernel, &MemoryViews::new(*kernel));
     let is_known = identity.boot_id.bytes().any(|digit| !matches!(digit, b'0' | b'-'));
     let store = arguments.state_directory().filter(|_| is_known);
     if arguments.state_directory().is_some() && store.is_none() {

@@ -23,7 +23,19 @@ pub mod static_calls;
 pub mod tasks;
 pub mod text;
 
+use std::collections::BTreeMap;
+
+use kernel_memory::Kernel;
+
 use crate::check::Check;
+use crate::views::Views;
+
+/// What checks hold later looks to, as facts for a baseline that is taken now.
+pub fn facts(kernel: &Kernel<'_>, views: &dyn Views) -> BTreeMap<String, String> {
+    let mut facts = settings::collect(views);
+    facts.extend(operations::collect(kernel));
+    facts
+}
 
 /// All checks, in the order in which they run: first what the guard's own reading relies on, then hooks,
 /// which the kernel announces and which are quickly looked at, then what takes longer.

@@ -23,6 +23,7 @@ use crate::evidence;
 use crate::finding::Finding;
 use crate::kprobes;
 use crate::owners::{Owner, Owners};
+use crate::patience::Change;
 use crate::recover::Recovered;
 
 use super::looks;
@@ -248,7 +249,7 @@ fn compare(
     // A text poke may come between the two readings: what disagrees is read again by both.
     let left = settle(
         ranges,
-        || false,
+        || Change::None,
         true,
         |ranges| {
             let mut left = Vec::new();

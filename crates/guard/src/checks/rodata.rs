@@ -54,9 +54,11 @@ impl Check for Rodata {
         confirmed.unexplained.sort_by_key(|one| one.place.start);
         let changes = evidence::join(&confirmed.unexplained, kernel.symbols);
         for change in changes.iter().take(FINDINGS) {
-            let mut finding =
-                evidence::of_data(self.name(), kernel, baseline, change, "read-only data changed");
-            finding.evidence.extend(pointer(system, change.start));
+            let pointer = pointer(system, change.start);
+            let symbol = evidence::place(kernel.symbols, change.start).0;
+            let technique = technique(symbol.as_deref(), pointer.is_some());
+            let mut finding = evidence::of_data(self.name(), kernel, baseline, change, technique);
+            finding.evidence.extend(pointer);
             outcome.findings.push(finding);
         }
         let hidden = changes.len().saturating_sub(FINDINGS) as u64 + differences.dropped();
@@ -64,6 +66,19 @@ impl Check for Rodata {
             outcome.reduced.push(format!("{hidden} more changes are not shown"));
         }
         Ok(())
+    }
+}
+
+/// Tables by which system calls are found: since 6.9 that of 64 bits is for tracing only
+/// (arch/x86/entry/syscall_64.c).
+const SYSTEM_CALLS: [&str; 3] = ["sys_call_table", "ia32_sys_call_table", "x32_sys_call_table"];
+
+/// What was done, as the field calls it.
+fn technique(symbol: Option<&str>, was_pointer: bool) -> &'static str {
+    match symbol {
+        Some(table) if SYSTEM_CALLS.contains(&table) => "system call table entry redirected",
+        _ if was_pointer => "function pointer redirected",
+        _ => "read-only data changed",
     }
 }
 
@@ -80,4 +95,17 @@ fn pointer(system: &System<'_>, address: u64) -> Option<String> {
     let is = system.kernel.u64_at(word).ok()?;
     let name = |address| crate::code::name(system.kernel.symbols, text, address);
     Some(format!("the pointer at {word:#x} led to {} and now leads to {}", name(was), name(is)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_system_calls_is_named_and_a_pointer_to_code_is_told_from_other_data() {
+        assert_eq!(technique(Some("sys_call_table"), true), "system call table entry redirected");
+        assert_eq!(technique(Some("proc_root_operations"), true), "function pointer redirected");
+        assert_eq!(technique(Some("linux_banner"), false), "read-only data changed");
+        assert_eq!(technique(None, false), "read-only data changed");
+    }
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::check::Missing;
-use crate::patience::{IN_VAIN, Waiting};
+use crate::patience::{Change, IN_VAIN, Waiting};
 
 /// The kernel changes a key and then its sites, or the other way round; in between they disagree.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -26,11 +26,11 @@ pub(super) struct Disagreed<T> {
 }
 
 /// Asks `disagreeing` for those of the items that disagree, and then again for these after a pause,
-/// until none is left or they have been read often enough. What was read while the kernel was `busy`
-/// with changing them does not count: they are left as they are, or, if the look `waits`, read for some time.
+/// until none is left or they have been read often enough. What was read while the kernel was
+/// changing them does not count: they are left as they are, or, if the look `waits`, read for some time.
 pub(super) fn settle<T>(
     items: Vec<T>,
-    busy: impl Fn() -> bool,
+    change: impl Fn() -> Change,
     waits: bool,
     mut disagreeing: impl FnMut(&[T]) -> Result<Vec<T>, Missing>,
 ) -> Result<Disagreed<T>, Missing> {
@@ -41,7 +41,8 @@ pub(super) fn settle<T>(
         if !std::mem::take(&mut first) {
             std::thread::sleep(PAUSE);
         }
-        let counts = !busy() || waiting.is_over(Instant::now(), left.len());
+        let change = change();
+        let counts = change == Change::None || waiting.is_over(Instant::now(), left.len(), change);
         left = disagreeing(&left)?;
         readings += u32::from(counts);
         in_vain += u32::from(!counts);
@@ -64,8 +65,8 @@ mod tests {
         let asked = Cell::new(0);
         let count = |after: u32, waits: bool| {
             asked.set(0);
-            let busy = || asked.get() < 20;
-            let disagreed = settle(vec![()], busy, waits, |open| {
+            let change = || if asked.get() < 20 { Change::Own } else { Change::None };
+            let disagreed = settle(vec![()], change, waits, |open| {
                 asked.set(asked.get() + 1);
                 Ok(if asked.get() > after { Vec::new() } else { open.to_vec() })
             });

@@ -193,7 +193,7 @@ fn a_change_of_read_only_data_tells_what_the_pointer_led_to() {
     let outcome = synthetic.run(&mut Rodata::default(), &baseline, &silent()).unwrap();
     assert_eq!(outcome.findings.len(), 1, "{:#?}", outcome.findings);
     let finding = &outcome.findings[0];
-    assert_eq!(finding.technique, "read-only data changed");
+    assert_eq!(finding.technique, "function pointer redirected");
     let pointer = finding.evidence.iter().find(|line| line.starts_with("the pointer at"));
     assert!(pointer.unwrap().contains("led to helper and now leads to 0xffffffffc0001000"));
 }

@@ -4,16 +4,38 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use kernel_memory::Kernel;
+
 use super::objects::{Inventory, Program};
-use super::{calls, holders};
-use crate::check::System;
+use super::{calls, holders, objects};
+use crate::check::{Missing, System};
+use crate::fields::Fields;
 use crate::recover::Recovered;
+use crate::views::BpfKind;
 
 /// What is known of a program.
 #[derive(Clone, Debug)]
 struct Known {
     reaches: Vec<(&'static str, &'static str)>,
     owner: String,
+}
+
+/// The links of these programs, each with its program.
+fn links(
+    kernel: &Kernel<'_>,
+    recovered: &mut Recovered,
+    programs: &HashSet<u64>,
+) -> Vec<(u64, u64)> {
+    let mut look = || -> Result<_, Missing> {
+        let links = objects::entries(kernel, recovered, BpfKind::Link)?;
+        let links: Vec<u64> = links.iter().map(|link| link.address).collect();
+        let of_link = Fields::of(kernel, "bpf_link", &["prog"])?;
+        let links = of_link.read(kernel, &links).into_iter().flatten();
+        let links = links.map(|link| (link.address, link.value(0)));
+        Ok(links.filter(|(_, program)| programs.contains(program)).collect())
+    };
+    // A kernel before 5.7 has none; that the table cannot be read the check of BPF says.
+    look().unwrap_or_default()
 }
 
 /// What is known of all programs that were seen.
@@ -43,18 +65,23 @@ impl Knowledge {
         if new.is_empty() {
             return;
         }
+        // Who attached a program may hold nothing but its link.
         let addresses: HashSet<u64> = new.iter().map(|program| program.address).collect();
+        let links = links(kernel, recovered, &addresses);
+        let objects = addresses.into_iter().chain(links.iter().map(|(link, _)| *link)).collect();
         let tasks = recovered
             .data_symbol(kernel, "init_task")
             .ok()
             .and_then(|first| crate::checks::tasks::processes(kernel, first.address).ok());
-        let holders = holders::holders(kernel, &tasks.unwrap_or_default(), &addresses);
+        let holders = holders::holders(kernel, &tasks.unwrap_or_default(), &objects);
         for program in new {
             let mut owner = match program.uid(kernel) {
                 Some(uid) => format!("loaded by user {uid}"),
                 None => "loaded by an unknown user".to_owned(),
             };
-            match holders.get(&program.address) {
+            let mut its_links = links.iter().filter(|(_, of)| *of == program.address);
+            let by_link = || its_links.find_map(|(link, _)| holders.get(link));
+            match holders.get(&program.address).or_else(by_link) {
                 Some(holder) => owner.push_str(&format!(", held by {holder}")),
                 None => owner.push_str(", held by no process"),
             }

@@ -76,9 +76,7 @@ pub(super) fn gather(
         let (start, end) = (direct_map + range.start, direct_map + range.end);
         add(page_of(start), page_after(end), Kind::RealMode);
     }
-    if let Ok(page) = recovered.data_symbol(kernel, "hv_hypercall_pg")
-        && let Ok(page) = kernel.u64_at(page.address)
-    {
+    if let Some(page) = hypercalls(kernel, recovered) {
         add(page, page.saturating_add(PAGE_SIZE), Kind::Hypercalls);
     }
     add(VSYSCALL, VSYSCALL + PAGE_SIZE, Kind::Vsyscall);
@@ -138,9 +136,45 @@ fn real_mode(kernel: &Kernel<'_>, recovered: &mut Recovered) -> Option<Range<u64
     (range.end <= 1 << 20).then_some(range)
 }
 
+/// `X86_HYPER_MS_HYPERV` (arch/x86/include/asm/hypervisor.h).
+const HYPER_V: u32 = 2;
+
+/// The page of calls to Hyper-V. Under any other hypervisor the kernel makes none (`hyperv_init`,
+/// arch/x86/hyperv/hv_init.c), and whatever the pointer leads to is somebody else's. Which hypervisor it
+/// is lies in read-only data, which another check compares.
+fn hypercalls(kernel: &Kernel<'_>, recovered: &mut Recovered) -> Option<u64> {
+    let hypervisor = recovered.data_symbol(kernel, "x86_hyper_type");
+    if hypervisor.is_ok_and(|at| kernel.u32_at(at.address) != Ok(HYPER_V)) {
+        return None;
+    }
+    let pointer = recovered.data_symbol(kernel, "hv_hypercall_pg").ok()?;
+    kernel.u64_at(pointer.address).ok().filter(|page| *page != 0)
+}
+
 #[cfg(test)]
 mod tests {
+    use kernel_image::Symbols;
+    use kernel_image::btf::{Btf, Builder};
+    use kernel_memory::FakeMemory;
+
     use super::*;
+
+    #[test]
+    fn the_page_of_hypercalls_is_believed_under_hyper_v_alone() {
+        const TYPE: u64 = 0xffff_ffff_8200_0000;
+        const POINTER: u64 = 0xffff_ffff_8200_1000;
+        const PAGE: u64 = 0xffff_ffff_c000_0000;
+        let types = Btf::parse(&Builder::new().finish()).unwrap();
+        let symbols = [(TYPE, "x86_hyper_type"), (POINTER, "hv_hypercall_pg")];
+        let symbols = Symbols::from_iter(symbols.map(|(at, name)| (at, b'd', name)));
+        for (hypervisor, expected) in [(0, None), (4, None), (HYPER_V, Some(PAGE))] {
+            let mut memory = FakeMemory::new();
+            memory.write_u64(TYPE, hypervisor.into());
+            memory.write_u64(POINTER, PAGE);
+            let kernel = Kernel { memory: &memory, symbols: &symbols, types: &types };
+            assert_eq!(hypercalls(&kernel, &mut Recovered::default()), expected, "{hypervisor}");
+        }
+    }
 
     fn region(range: Range<u64>) -> Region {
         Region { range, kind: Kind::Bpf }

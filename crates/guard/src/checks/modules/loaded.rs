@@ -10,8 +10,10 @@ use crate::checks::looks;
 use crate::fields::{Chain, Fields, Record};
 use crate::recover::Recovered;
 
-/// `MODULE_STATE_LIVE` and `MODULE_STATE_UNFORMED` (include/linux/module.h).
-const LIVE: u64 = 0;
+/// `MODULE_STATE_LIVE` and so on (include/linux/module.h).
+pub(super) const LIVE: u64 = 0;
+pub(super) const COMING: u64 = 1;
+pub(super) const GOING: u64 = 2;
 const UNFORMED: u64 = 3;
 
 /// More modules than any kernel has, and more of what they give to it.

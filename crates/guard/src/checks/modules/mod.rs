@@ -13,12 +13,14 @@
 
 mod areas;
 pub(in crate::checks) mod loaded;
+mod unfinished;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kernel_memory::Kernel;
 use loaded::Loaded;
+use unfinished::Unfinished;
 
 use super::looks;
 use crate::check::{About, Check, Missing, Outcome, System};
@@ -93,6 +95,7 @@ struct Look {
 #[derive(Debug, Default)]
 pub struct Modules {
     recovered: Recovered,
+    unfinished: Unfinished,
     runs: u32,
 }
 
@@ -108,7 +111,8 @@ impl Check for Modules {
             reads: "the module list, the kobjects of /sys/module, the address tree, /proc/modules, \
                     /sys/module, /proc/kallsyms, memory for modules, and lists of what modules give \
                     to the kernel",
-            means: "a module is loaded that some of these do not show, or is shown and not loaded",
+            means: "a module is loaded that some of these do not show, is shown and not loaded, or \
+                    is being loaded or unloaded for more than ten minutes",
             blind_to: "code that was never a module, or cut all its ties to its struct module: the \
                        check executable_pages sees that; a module while it loads or unloads",
         }
@@ -138,6 +142,10 @@ impl Check for Modules {
             outcome.reduced.push("no modules loaded".to_owned());
         }
         outcome.findings.extend(lasting.iter().map(finding));
+        match self.unfinished.look(kernel, &mut self.recovered) {
+            Ok(findings) => outcome.findings.extend(findings),
+            Err(missing) => outcome.reduced.push(missing.0),
+        }
         Ok(())
     }
 }

@@ -7,13 +7,14 @@
 //!
 //! - **Pointers to code in writable data of the image** (`pointers`). The image says which words they
 //!   are, so nothing has to be known of the structures that they are in.
-//! - **Objects that lead to tables** (`objects`). An object may be made to lead to a copy of its table
-//!   that the attacker made, and the table itself stays as it was.
+//! - **Objects that lead to tables** (`objects`, `entries`). An object may be made to lead to a copy of
+//!   its table that the attacker made, and the table itself stays as it was.
 //!
 //! What leads to another function of the kernel than by the image is told as a hook: the kernel does
 //! so itself for some. What leads to a module from where no module registers, into the middle of a
 //! function or to nobody's code is a finding.
 
+mod entries;
 mod objects;
 mod places;
 mod pointers;
@@ -23,7 +24,8 @@ mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 
-use kernel_memory::AddressSet;
+use entries::Entries;
+use kernel_memory::{AddressSet, Kernel};
 use objects::Objects;
 use places::Places;
 
@@ -66,6 +68,9 @@ pub struct Operations {
     recovered: Recovered,
     pointers: Option<Result<pointers::Expected, Missing>>,
     objects: Option<Objects>,
+    entries: Option<Entries>,
+    /// What of the baseline could not be used.
+    unsealed: Option<String>,
     /// Functions of the kernel that pointers led to.
     functions: AddressSet,
 }
@@ -83,8 +88,9 @@ impl Check for Operations {
                     systems, of the inodes at their roots, of the entries of /proc, of protocols",
             means: "an operation was replaced: the kernel calls somebody else's code for it",
             blind_to: "inodes other than those at roots, open files and sockets; without an image, \
-                       pointers in its data but for protocols; an operation replaced by another \
-                       function of the kernel is told as a hook",
+                       pointers in its data but for protocols; an entry of /proc that a module made, \
+                       changed before it was seen first; an operation replaced by another function \
+                       of the kernel is told as a hook",
         }
     }
 
@@ -117,28 +123,23 @@ impl Operations {
         let pinned = pinned.map_or(0..0, |region| region.start..region.end());
         let functions = std::mem::take(&mut self.functions);
         let places = Places::gather(kernel, recovered, pinned, functions)?;
-        if self.objects.is_none() {
-            self.objects = Some(Objects::new(kernel)?);
-        }
         let mut found = Found::default();
         found.reduced.extend(places.owners.unseen.iter().cloned());
-        if let Some(objects) = &mut self.objects {
-            let mut directories = Vec::new();
-            match objects.file_systems(kernel, recovered, &places, &mut found) {
-                Ok(root) => directories.extend(root.map(|root| (root, "/proc".to_owned()))),
-                Err(missing) => found.reduced.push(missing.0),
-            }
-            match netfilter::namespaces(kernel, recovered) {
-                Ok(namespaces) => directories.extend(namespaces.iter().filter_map(|net| {
-                    let directory = kernel.object("net", *net).ok()?.u64("proc_net").ok()?;
-                    Some((directory, "/proc/net".to_owned()))
-                })),
-                Err(missing) => found.reduced.push(missing.0),
-            }
-            objects.entries(kernel, &places, &directories, &mut found)?;
-            if let Err(missing) = objects.protocols(kernel, recovered, &places, &mut found) {
-                found.reduced.push(missing.0);
-            }
+        let directories = self.directories(kernel, &places, &mut found)?;
+        if self.entries.is_none() {
+            let mut entries = Entries::new(kernel)?;
+            self.unsealed = unsealed(&mut entries, system, &directories);
+            self.entries = Some(entries);
+        }
+        found.reduced.extend(self.unsealed.clone());
+        if let Some(entries) = &mut self.entries {
+            entries.look(kernel, &places, &directories, &mut found);
+        }
+        if let Some(objects) = &self.objects
+            && let Err(missing) =
+                objects.protocols(kernel, &mut self.recovered, &places, &mut found)
+        {
+            found.reduced.push(missing.0);
         }
         match self.pointers.get_or_insert_with(|| pointers::expected(system)) {
             Ok(expected) => pointers::look(kernel, &places, expected, &mut found)?,
@@ -147,6 +148,64 @@ impl Operations {
         self.functions = places.into_functions();
         Ok(found)
     }
+
+    /// Looks at mounted file systems; gives the directories below which all entries of /proc are.
+    fn directories(
+        &mut self,
+        kernel: &Kernel<'_>,
+        places: &Places,
+        found: &mut Found,
+    ) -> Result<Vec<(u64, String)>, Missing> {
+        let objects = match &mut self.objects {
+            Some(objects) => objects,
+            none => none.insert(Objects::new(kernel)?),
+        };
+        let mut directories = Vec::new();
+        match objects.file_systems(kernel, &mut self.recovered, places, found) {
+            Ok(root) => directories.extend(root.map(|root| (root, "/proc".to_owned()))),
+            Err(missing) => found.reduced.push(missing.0),
+        }
+        match netfilter::namespaces(kernel, &mut self.recovered) {
+            Ok(namespaces) => directories.extend(namespaces.iter().filter_map(|net| {
+                let directory = kernel.object("net", *net).ok()?.u64("proc_net").ok()?;
+                Some((directory, "/proc/net".to_owned()))
+            })),
+            Err(missing) => found.reduced.push(missing.0),
+        }
+        Ok(directories)
+    }
+}
+
+/// What the entries of /proc lead to now, as facts for a baseline: a later look, or another guard,
+/// holds them to it. None where they cannot be read, which the check says when it runs.
+pub fn collect(kernel: &Kernel<'_>) -> BTreeMap<String, String> {
+    let collect = || -> Result<_, Missing> {
+        let mut operations = Operations::default();
+        let places =
+            Places::gather(kernel, &mut operations.recovered, 0..0, AddressSet::default())?;
+        let directories = operations.directories(kernel, &places, &mut Found::default())?;
+        Ok(Entries::new(kernel)?.facts(kernel, &places, &directories))
+    };
+    collect().unwrap_or_default()
+}
+
+/// Has entries held to what the baseline says of them; gives what it does not say.
+fn unsealed(
+    entries: &mut Entries,
+    system: &System<'_>,
+    directories: &[(u64, String)],
+) -> Option<String> {
+    let why = match entries::sealed(system.baseline) {
+        (None, _) => "the baseline was taken without what the entries of /proc lead to".to_owned(),
+        (Some(words), _) if !entries.recall(words, directories) => {
+            "what the baseline says of the entries of /proc is damaged".to_owned()
+        }
+        (Some(_), Some(more)) => {
+            format!("{more} entries of /proc are not in the baseline, which is full")
+        }
+        (Some(_), None) => return None,
+    };
+    Some(format!("{why}: they are held to what they led to when this guard saw them first"))
 }
 
 fn finding(system: &System<'_>, place: u64, wrong: Wrong) -> Finding {
