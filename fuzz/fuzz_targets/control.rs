@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a client sends to the control socket: messages cut out of bytes, calls, their parameters, and
-//! what each method makes of them, with a session and a kernel side of plain tables.
+//! What two clients send to the control socket: messages cut out of bytes, calls, their parameters, and
+//! what each method makes of them, with a session each and a kernel side of plain tables. Whatever one of
+//! them sends, the other's session stays.
 #![no_main]
 
 use std::cell::RefCell;
@@ -12,9 +13,11 @@ use daemon::identity::Peer;
 use daemon::kernel::FakeKernel;
 use daemon::varlink::{Call, Incoming};
 
-const CONNECTION: u64 = 4;
-const OPEN: &[u8] = br#"{"method":"io.ringfence.Control.OpenSession","parameters":
-    {"client":"org.example.fuzz","versions":[{"major":1,"minor":0}]}}"#;
+/// The connections, and the clients that they are: one that is told and asked, and one of all classes.
+const CLIENTS: [(u64, &str, &str); 2] = [
+    (4, "fuzz", r#"["notify", "ask"]"#),
+    (5, "rules", r#"["notify", "rule", "ask"]"#),
+];
 
 struct Served {
     control: Control<FakeKernel>,
@@ -30,11 +33,14 @@ impl Served {
         let directory = std::env::temp_dir().join(format!("ringfence-fuzz-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a directory for a grant");
         let executable = std::env::current_exe().expect("the path of this program");
-        let grant = format!(
-            "client = \"org.example.fuzz\"\naltitude = \"1\"\n[identity]\nexecutable = {executable:?}\n\
-             [events.process_exec]\nclasses = [\"notify\", \"ask\"]\n"
-        );
-        std::fs::write(directory.join("fuzz.toml"), grant).expect("a grant");
+        for (connection, name, classes) in CLIENTS {
+            let grant = format!(
+                "client = \"org.example.{name}\"\naltitude = \"{connection}\"\n[identity]\n\
+                 executable = {executable:?}\n[limits]\nmax_rules = 16\nmax_digests = 64\n\
+                 [events.process_exec]\nclasses = {classes}\n"
+            );
+            std::fs::write(directory.join(format!("{name}.toml")), grant).expect("a grant");
+        }
         let control = Control::new(FakeKernel::default(), PathBuf::from(&directory));
         let control = control.expect("the control plane");
         std::fs::remove_dir_all(directory).expect("the directory is there");
@@ -42,9 +48,25 @@ impl Served {
         Self { control, peer }
     }
 
-    fn call(&mut self, message: &[u8]) {
+    /// Both clients have their sessions.
+    fn open(&mut self) {
+        for (connection, name, _) in CLIENTS {
+            if !self.control.has_session(connection) {
+                let parameters = format!(
+                    r#"{{"client":"org.example.{name}","versions":[{{"major":1,"minor":0}}]}}"#
+                );
+                let open = format!(
+                    r#"{{"method":"io.ringfence.Control.OpenSession","parameters":{parameters}}}"#
+                );
+                self.call(connection, open.as_bytes());
+                assert!(self.control.has_session(connection), "{name} can open a session");
+            }
+        }
+    }
+
+    fn call(&mut self, connection: u64, message: &[u8]) {
         let Ok(call) = Call::parse(message) else { return };
-        let caller = Caller { connection: CONNECTION, peer: &self.peer };
+        let caller = Caller { connection, peer: &self.peer };
         match self.control.call(&caller, &call) {
             Ok(Answer::Now { message, .. }) => {
                 assert!(serde_json::from_slice::<serde_json::Value>(&message).is_ok());
@@ -64,15 +86,16 @@ impl Served {
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let _ = daemon::verdicts::parse(data);
     SERVED.with_borrow_mut(|served| {
-        if !served.control.has_session(CONNECTION) {
-            served.call(OPEN);
-            assert!(served.control.has_session(CONNECTION), "a session can be opened");
-        }
+        served.open();
         let mut incoming = Incoming::default();
         for piece in data.chunks(7) {
             incoming.push(piece);
             while let Ok(Some(message)) = incoming.take(1 << 20) {
-                served.call(&message);
+                // Which of them it is from: anything, but the same each time.
+                let (from, other) = if message.len() % 2 == 0 { (4, 5) } else { (5, 4) };
+                let had = served.control.has_session(other);
+                served.call(from, &message);
+                assert_eq!(served.control.has_session(other), had, "the other feels it");
             }
         }
     });
