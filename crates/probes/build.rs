@@ -35,6 +35,9 @@ const RULES: [&str; 2] = ["rules", "rules_trial"];
 /// comparisons, without which bounds are lost in shifts.
 const FLAGS: [&str; 5] = ["-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"];
 
+/// An attack of the lab, which is built with the others and is part of no product.
+const ATTACK: &str = "bpf_hides";
+
 fn main() {
     let output = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets this"));
@@ -46,6 +49,9 @@ fn main() {
     for area in EVENTS.into_iter().chain(PLAIN).chain(RULES) {
         build(&sources, area, &output, |builder| builder.build());
     }
+    let attack = root.join("../../tests/attacks").join(ATTACK);
+    build(&attack, ATTACK, &output, |builder| builder.build());
+    println!("cargo:rerun-if-changed={}", attack.display());
     let objects = AREAS.into_iter().chain(EVENTS).chain(PLAIN).chain(RULES);
     let names: BTreeSet<String> = objects.flat_map(|area| type_names(&output, area)).collect();
     let names: Vec<String> = names.into_iter().collect();

@@ -75,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     schedule::longest_first(&mut cells, usual_seconds);
     let started = Instant::now();
-    let verdicts = {
+    let mut verdicts = {
         let logs = lab::logs();
         // What is about time waits for more than half of it, so two guests more keep all processors busy;
         // a core set is over too soon for that to be worth it.
@@ -86,12 +86,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let rows: Vec<_> = scenarios.iter().map(|scenario| scenario.name).collect();
     let columns: Vec<_> = kernels.iter().map(|kernel| kernel.name.as_str()).collect();
-    for text in rows.iter().filter_map(|name| closing(name, &lab::logs(), &kernels)) {
-        println!("{text}");
+    table::fail_what_was_skipped_everywhere(&mut verdicts);
+    let mut problems = Vec::new();
+    for closing in rows.iter().filter_map(|name| closing(name, &lab::logs(), &kernels)) {
+        println!("{}", closing.text);
+        problems.extend(closing.problems);
     }
     println!("{}", table::table(&verdicts, &rows, &columns));
     println!("took {:.1} min", started.elapsed().as_secs_f64() / 60.0);
-    let totals = Totals::of(&verdicts);
+    let mut totals = Totals::of(&verdicts);
+    for problem in &problems {
+        println!("FAILED: {problem}");
+    }
+    totals.failed += problems.len();
     println!("{}", totals.line());
     Ok(if totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

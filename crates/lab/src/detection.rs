@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::kernels::Kernel;
+use crate::scenarios::Closing;
 
 /// What the scenario `attacks` keeps.
 pub(crate) const INSIDE: &str = "detection.tsv";
@@ -25,6 +26,15 @@ pub(crate) enum Class {
     /// By writing memory, which only a pass sees.
     Write,
 }
+
+/// The classes, in words, with the time within which 99 of 100 are told of.
+const CLASSES: [(Class, &str, Duration); 2] = [
+    (Class::Interface, "through kernel interfaces", Duration::from_millis(500)),
+    (Class::Write, "raw writes", Duration::from_secs(2)),
+];
+
+/// Of fewer the 99th percentile is the longest, and says how busy the host was.
+const ENOUGH: usize = 50;
 
 /// How it came out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +60,6 @@ pub(crate) struct Line {
     pub(crate) by: String,
     /// What it was called.
     pub(crate) technique: String,
-    /// Whether the lab knows what it must be called.
-    pub(crate) has_name: bool,
     pub(crate) result: Result,
 }
 
@@ -62,7 +70,6 @@ impl Line {
             Class::Interface => "interface",
             Class::Write => "write",
         };
-        let name = if self.has_name { "named" } else { "unnamed" };
         let (result, more) = match &self.result {
             Result::Found(after) => ("found", after.as_millis().to_string()),
             Result::Misnamed => ("misnamed", String::new()),
@@ -70,19 +77,18 @@ impl Line {
             Result::NotSeen(why) => ("not seen", why.clone()),
             Result::Missed => ("missed", String::new()),
         };
-        let cells = [&self.attack, class, &self.by, &self.technique, name, result, &more];
+        let cells = [&self.attack, class, &self.by, &self.technique, result, &more];
         cells.join("\t") + "\n"
     }
 
     fn parse(line: &str) -> Option<Self> {
         let cells: Vec<&str> = line.split('\t').collect();
-        let [attack, class, by, technique, name, result, more] = cells.try_into().ok()?;
+        let [attack, class, by, technique, result, more] = cells.try_into().ok()?;
         Some(Self {
             attack: attack.to_owned(),
             class: if class == "interface" { Class::Interface } else { Class::Write },
             by: by.to_owned(),
             technique: technique.to_owned(),
-            has_name: name == "named",
             result: match result {
                 "found" => Result::Found(Duration::from_millis(more.parse().ok()?)),
                 "misnamed" => Result::Misnamed,
@@ -99,8 +105,16 @@ impl Line {
 struct Known<'k> {
     kernel: &'k Kernel,
     inside: Vec<Line>,
-    /// Attack, and what the column for the outside says of it.
-    outside: Vec<(String, String)>,
+    outside: Vec<Outside>,
+}
+
+/// A look from outside.
+struct Outside {
+    attack: String,
+    /// By which check, as what.
+    name: String,
+    /// What the column says.
+    said: String,
 }
 
 impl<'k> Known<'k> {
@@ -116,10 +130,10 @@ impl<'k> Known<'k> {
             let (attack, check, technique) = (cells.next()?, cells.next()?, cells.next()?);
             let said = match check {
                 "missed" => "**missed**".to_owned(),
-                "not seen" => format!("not seen: {technique}"),
                 _ => format!("{} s", cells.next()?),
             };
-            Some((attack.to_owned(), said))
+            let name = format!("{check}: {technique}");
+            Some(Outside { attack: attack.to_owned(), name, said })
         });
         let outside = outside.collect();
         (!inside.is_empty()).then_some(Self { kernel, inside, outside })
@@ -148,9 +162,7 @@ fn times(lines: &[&Line], class: Class) -> Option<(usize, [Duration; 3])> {
 /// text too.
 fn summary(lines: &[&Line]) -> String {
     let mut text = String::new();
-    for (class, words) in
-        [(Class::Interface, "through kernel interfaces"), (Class::Write, "raw writes")]
-    {
+    for (class, words, _) in CLASSES {
         if let Some((count, [median, most, longest])) = times(lines, class) {
             let seconds = [median, most, longest].map(|time| time.as_secs_f64());
             let [median, most, longest] = seconds;
@@ -160,9 +172,8 @@ fn summary(lines: &[&Line]) -> String {
             );
         }
     }
-    let carried_out = |line: &&&Line| {
-        !matches!(line.result, Result::NotPossible(_) | Result::NotSeen(_)) && line.has_name
-    };
+    let carried_out =
+        |line: &&&Line| !matches!(line.result, Result::NotPossible(_) | Result::NotSeen(_));
     let named = lines.iter().filter(carried_out);
     let right = named.clone().filter(|line| matches!(line.result, Result::Found(_))).count();
     let all = named.count();
@@ -179,11 +190,22 @@ fn summary(lines: &[&Line]) -> String {
 }
 
 /// Times and names of all kernels together, for the end of a run.
-pub(crate) fn closing(logs: &Path, kernels: &[Kernel]) -> Option<String> {
+pub(crate) fn closing(logs: &Path, kernels: &[Kernel]) -> Option<Closing> {
     let logs = logs.parent()?;
     let known: Vec<_> = kernels.iter().filter_map(|kernel| Known::of(kernel, logs)).collect();
     let lines: Vec<&Line> = known.iter().flat_map(|one| &one.inside).collect();
-    (!lines.is_empty()).then(|| format!("attacks\n{}", summary(&lines)))
+    let text = format!("attacks\n{}", summary(&lines));
+    (!lines.is_empty()).then(|| Closing { text, problems: late(&lines) })
+}
+
+/// Which class of attacks was told of later than promised: 99 of 100 within this.
+fn late(lines: &[&Line]) -> Vec<String> {
+    let late = CLASSES.iter().filter_map(|(class, words, limit)| {
+        let (count, [_, most, _]) = times(lines, *class)?;
+        let is_late = count >= ENOUGH && most > *limit;
+        is_late.then(|| format!("{words} are told of after {most:?} (p99), not within {limit:?}"))
+    });
+    late.collect()
 }
 
 /// The page; nothing if no attack was carried out.
@@ -222,9 +244,8 @@ pub fn page(logs: &Path, kernels: &[Kernel]) -> Option<String> {
         let _ = write!(text, "| {name} | {} | {} |", told.by, told.technique);
         for one in &known {
             let inside = inside(one.line(name), told, &mut notes);
-            let outside = one.outside.iter().find(|(attack, _)| attack == name);
-            let outside = outside.map_or("–", |(_, said)| said.as_str());
-            let _ = write!(text, " {inside} | {outside} |");
+            let outside = one.outside.iter().find(|one| one.attack == *name);
+            let _ = write!(text, " {inside} | {} |", from_outside(outside, told));
         }
         text.push('\n');
     }
@@ -258,6 +279,14 @@ fn inside(line: Option<&Line>, told: &Line, notes: &mut Vec<String>) -> String {
     }
 }
 
+/// What the column for the outside says: also as what, where that is another name than from inside.
+fn from_outside(outside: Option<&Outside>, told: &Line) -> String {
+    let Some(Outside { name, said, .. }) = outside else { return "–".to_owned() };
+    let same = told.by.starts_with("hook: ") && name.starts_with("hooks: ")
+        || *name == format!("{}: {}", told.by, told.technique);
+    if same || said.starts_with("**") { said.clone() } else { format!("{said} ({name})") }
+}
+
 const HEAD: &str = "<!-- SPDX-License-Identifier: Apache-2.0 -->
 # What is detected
 
@@ -279,7 +308,7 @@ mod tests {
 
     fn line(attack: &str, class: Class, result: Result) -> Line {
         let (by, technique) = ("text".to_owned(), "early return".to_owned());
-        Line { attack: attack.to_owned(), class, by, technique, has_name: true, result }
+        Line { attack: attack.to_owned(), class, by, technique, result }
     }
 
     #[test]
@@ -315,6 +344,19 @@ mod tests {
         assert!(text.contains(raw) && text.contains("interfaces: p50 0.1 s"), "{text}");
         assert!(text.contains("named right: 4 of 6 (66 %)"), "{text}");
         assert!(text.contains("reading path: found in 1 of 2 runs"), "{text}");
+    }
+
+    #[test]
+    fn a_class_that_is_told_of_late_is_a_problem_when_there_are_enough_to_tell() {
+        let of = |milliseconds| {
+            line("a", Class::Interface, Result::Found(Duration::from_millis(milliseconds)))
+        };
+        let (quick, slow) = (of(400), of(600));
+        let mut lines = vec![&quick; ENOUGH - 1];
+        lines.push(&slow);
+        assert_eq!(late(&lines).len(), 1);
+        assert_eq!(late(&lines[1..]), Vec::<String>::new());
+        assert_eq!(late(&vec![&quick; ENOUGH]), Vec::<String>::new());
     }
 
     #[test]

@@ -41,6 +41,22 @@ impl Totals {
     }
 }
 
+/// A scenario that was skipped on each kernel that it was to run on has shown nothing.
+pub fn fail_what_was_skipped_everywhere(verdicts: &mut [Verdict]) {
+    let shown: Vec<_> = verdicts
+        .iter()
+        .filter(|one| !matches!(one.outcome, Ok(Outcome::Skipped(_))))
+        .map(|one| one.scenario)
+        .collect();
+    for verdict in verdicts {
+        if let Ok(Outcome::Skipped(why)) = &verdict.outcome
+            && !shown.contains(&verdict.scenario)
+        {
+            verdict.outcome = Err(format!("skipped on each kernel: {why}"));
+        }
+    }
+}
+
 /// A row for each scenario and a column for each kernel, both in the order in which they are given.
 #[must_use]
 pub fn table(verdicts: &[Verdict], scenarios: &[&str], kernels: &[&str]) -> String {
@@ -110,6 +126,18 @@ mod tests {
         assert_eq!(totals.line(), "lab: 1 passed, 1 failed, 1 skipped");
         let expected = "\n       6.1      6.12\nboots  4.2 s    FAILED\nchurn  skipped  –\n";
         assert_eq!(table(&verdicts, &["boots", "churn"], &["6.1", "6.12"]), expected);
+    }
+
+    #[test]
+    fn a_scenario_that_was_skipped_on_each_kernel_has_failed() {
+        let mut verdicts = [
+            verdict("attacks", "6.1", Ok(Outcome::skipped("no headers"))),
+            verdict("churn", "6.1", Ok(Outcome::skipped("too old"))),
+            verdict("churn", "6.12", Ok(Outcome::passed("2,000 passes"))),
+        ];
+        fail_what_was_skipped_everywhere(&mut verdicts);
+        assert_eq!(Totals::of(&verdicts), Totals { passed: 1, failed: 1, skipped: 1 });
+        assert!(matches!(&verdicts[0].outcome, Err(why) if why.contains("no headers")));
     }
 
     #[test]

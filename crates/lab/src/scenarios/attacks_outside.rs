@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::kernels::Kernel;
 use crate::scenario::{Cell, Outcome, Scenario, expect_same};
 use crate::scenarios::attacks::{
-    ATTACKS, Subject, Told, start_target, subjects, taint, tells, unload,
+    ATTACKS, Subject, Told, bring, from_outside, start_target, taint, tells, unload,
 };
 use crate::scenarios::check::{clean_from_outside, report_from_outside};
 use crate::scenarios::outside::Socket;
@@ -38,15 +38,10 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 const HIDES_FOR: u64 = 12;
 
 fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
-    let Some(subjects) = subjects(cell)? else {
+    let socket = Socket::new();
+    let Some(boot) = bring(cell, Boot::new().monitor(&socket.0))? else {
         return Ok(Outcome::skipped("the mirror has no headers to build the subjects with"));
     };
-    let socket = Socket::new();
-    let mut boot = Boot::new().monitor(&socket.0);
-    for (name, _) in ATTACKS {
-        let file = format!("{name}.ko");
-        boot = boot.file(subjects.join(&file), format!("/lab/{file}"));
-    }
     let vm = cell.boot(&boot)?;
     let state = state_directory(cell.logs())?;
     let (ram, socket) = (vm.ram_path().display().to_string(), socket.0.display().to_string());
@@ -60,8 +55,8 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let mut log = String::from("attack\tcheck\ttechnique\tseconds\n");
     let (mut found, mut missed, mut looks) = (0, Vec::new(), Duration::ZERO);
     for (name, told) in ATTACKS {
-        let attack =
-            Attack { cell, vm: &vm, arguments: &arguments, name, target: &target, told: *told };
+        let told = from_outside(name, *told);
+        let attack = Attack { cell, vm: &vm, arguments: &arguments, name, target: &target, told };
         let line = match attack.carry_out(&before) {
             Ok(seen) => {
                 found += 1;
@@ -133,35 +128,32 @@ impl Attack<'_> {
         }
         unload(self.vm, self.name)?;
         let report = report?;
-        let (check, technique) = new(before, &report, self.told)
-            .context("nothing was found that was not there before")?;
+        let (check, technique) = new(before, &report, name, self.told)?;
         Ok(Seen { check, technique, took, report })
     }
 }
 
-/// What tells of an attack and was not there before: as it is told of from inside, else any finding.
-fn new(before: &Value, report: &Value, told: Told) -> Option<(String, String)> {
+/// What tells of an attack as it should be told of, and was not there before.
+fn new(before: &Value, report: &Value, name: &str, told: Told) -> anyhow::Result<(String, String)> {
     let old = events(before);
     let news: Vec<Value> = events(report)
         .into_iter()
         .filter(|event| !old.iter().any(|old| same(old, event)))
         .collect();
-    let best = news.iter().find(|event| tells(event, told));
-    let any = news.iter().find(|event| event["event"] == "finding");
-    let event = match told {
-        // Whoever stands in the way of a read does not stand in this one, but is a hook all the same.
-        Told::Finding(..) | Told::OneOf(_) => best.or(any).or(news.first())?,
-        Told::Outside(_) => any?,
-        Told::Hook(_) => best?,
-    };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    Some(match event["event"] == "finding" {
+    let words = |event: &Value| match event["event"] == "finding" {
         true => (text(&event["finding"]["check"]), text(&event["finding"]["technique"])),
         false => {
             let hook = &event["hook"];
             let words = format!("{} on {}", text(&hook["mechanism"]), text(&hook["target"]));
             ("hooks".to_owned(), words)
         }
+    };
+    let told = news.iter().find(|event| tells(event, name, told)).map(words);
+    told.with_context(|| {
+        let news: Vec<_> =
+            news.iter().map(words).map(|(by, what)| format!("{by}: {what}")).collect();
+        format!("not told of as it should be; new is {news:?}")
     })
 }
 
@@ -191,19 +183,23 @@ mod tests {
             .iter()
             .map(|(check, technique)| json!({"check": check, "technique": technique}))
             .collect();
-        json!({"findings": findings, "hooks": [{"mechanism": "lsm", "target": "x"}]})
+        let hook = json!({"mechanism": "lsm", "target": "x", "handler": "f", "owner": "module m"});
+        json!({"findings": findings, "hooks": [hook]})
     }
 
     #[test]
-    fn only_what_was_not_there_before_tells_of_an_attack() {
+    fn only_what_was_not_there_before_and_is_the_right_finding_tells_of_an_attack() {
         let (clean, one) = (report(&[]), report(&[("text", "early return")]));
         let told = Told::Finding("text", "early");
-        let found = new(&clean, &one, told).unwrap();
+        let found = new(&clean, &one, "m", told).unwrap();
         assert_eq!(found, ("text".to_owned(), "early return".to_owned()));
-        assert_eq!(new(&one, &one, told), None);
-        assert_eq!(new(&clean, &clean, told), None);
-        // Another check may see it first from outside; a hook must be told of as one.
-        assert!(new(&clean, &one, Told::Finding("read_paths", "")).is_some());
-        assert_eq!(new(&clean, &one, Told::Hook("lsm")), None);
+        assert!(new(&one, &one, "m", told).is_err() && new(&clean, &clean, "m", told).is_err());
+        // Something else that is new is not it, and is said.
+        let other = new(&clean, &one, "m", Told::Finding("read_paths", "")).unwrap_err();
+        assert!(other.to_string().contains("text: early return"), "{other}");
+        assert!(new(&clean, &one, "m", Told::Hook("lsm", "")).is_err());
+        let nothing = json!({"findings": [], "hooks": []});
+        assert!(new(&nothing, &clean, "m", Told::Hook("lsm", "")).is_ok());
+        assert!(new(&nothing, &clean, "other", Told::Hook("lsm", "")).is_err());
     }
 }

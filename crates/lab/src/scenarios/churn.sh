@@ -46,11 +46,11 @@ nth() {
 # hundredths of a second at least, not always the same, and in steps, so that the end comes soon. `rest N` is
 # never longer than that: while the kernel is changed in a way that makes all else slow, or where there would
 # be too few rounds.
-factor=20
+factor=40
 least=500
 several=1
 rest() {
-	local before=$used left step most=${1:-6000}
+	local before=$used left step most=${1:-3000}
 	count_time
 	left=$((factor * (used - before) + least * (1 + round % 4) / 2))
 	[ $left -lt "$most" ] || left=$most
@@ -74,6 +74,12 @@ count_time() {
 
 # --- the function tracer --------------------------------------------------------------------------
 
+# All who want to know of returns share one user of ftrace, and what that leaves out is what all of them leave
+# out (intersect_hash, kernel/trace/ftrace.c, 6.11 and later): with an fprobe beside it the tracer would be
+# where it is told not to be.
+graph_is_free() { mkdir /run/churn/graph 2>/dev/null; }
+free_graph() { rmdir /run/churn/graph; }
+
 tracer_can() { grep -qs function_graph $tracing/available_tracers; }
 # A tracer on the way that the guard reads by is a finding, so nobody traces there.
 tracer_begin() {
@@ -95,9 +101,12 @@ tracer_round() {
 		"$(nth "$round" 'vfs_*' 'tcp_*' '*mutex*' 'do_*' 'ktime_*' '__x64_sys_*' 'sched_*')" ;;
 	*) put $tracing/set_ftrace_filter "$(seq -s ' ' $((1 + round)) 97 30000)" ;;
 	esac
-	put $tracing/current_tracer "$(nth "$round" function function function_graph)"
+	tracer=$(nth "$round" function function function_graph)
+	[ $tracer = function ] || graph_is_free || tracer=function
+	put $tracing/current_tracer $tracer
 	rest 150
 	put $tracing/current_tracer nop
+	[ $tracer = function ] || free_graph
 	put $tracing/set_ftrace_filter ''
 	rest
 }
@@ -171,6 +180,10 @@ fprobes_begin() { :; }
 fprobes_round() {
 	local probe
 	probe=$(nth "$round" 'at_start vfs_rename' 'at_return vfs_unlink%return')
+	until graph_is_free; do
+		[ ! -e /run/churn/stop ] || return 0
+		sleep 0.2
+	done
 	add $tracing/dynamic_events "f:fchurn/$probe"
 	put $tracing/events/fchurn/enable 1
 	: >/tmp/fprobed.1
@@ -179,6 +192,7 @@ fprobes_round() {
 	rm /tmp/fprobed.2
 	put $tracing/events/fchurn/enable 0
 	remove $tracing/dynamic_events fchurn "${probe% *}"
+	free_graph
 	rest
 }
 fprobes_end() { :; }

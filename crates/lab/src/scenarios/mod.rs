@@ -91,13 +91,24 @@ pub fn usual_seconds(scenario: &str) -> u32 {
     }
 }
 
-/// What a scenario has to show of all kernels together, out of what it kept below the directory of
-/// logs; nothing if its cells in the table say all.
+/// What a scenario has to show of all kernels together.
+#[derive(Debug)]
+pub struct Closing {
+    /// For the end of a run.
+    pub text: String,
+    /// What of it is not as it must be.
+    pub problems: Vec<String>,
+}
+
+/// Of all kernels together, out of what a scenario kept below the directory of logs; nothing if its
+/// cells in the table say all.
 #[must_use]
-pub fn closing(scenario: &str, logs: &Path, kernels: &[Kernel]) -> Option<String> {
+pub fn closing(scenario: &str, logs: &Path, kernels: &[Kernel]) -> Option<Closing> {
     let logs = logs.join(scenario);
     match scenario {
-        matrix::NAME => matrix::closing(&logs, kernels),
+        matrix::NAME => {
+            matrix::closing(&logs, kernels).map(|text| Closing { text, problems: Vec::new() })
+        }
         attacks::NAME => detection::closing(&logs, kernels),
         _ => None,
     }
