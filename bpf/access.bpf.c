@@ -11,8 +11,9 @@
  * By which way. The hook is told of the kind of access and not of the way: ptrace, process_vm_* and
  * pidfd_getfd ask for the same. What tells them apart is the number of the system call that the
  * task is in; for /proc/PID/mem it is that it is opened (others of /proc ask for as much when they
- * are read). A task that works for io_uring is in none; the only thing it can open so is
- * /proc/PID/mem.
+ * are read). A worker of io_uring is in none; the only thing it can open so is /proc/PID/mem. What
+ * a task does for io_uring as it comes back from another call (linked requests) has that call's
+ * number.
  *
  * Limits. When /proc/PID/mem is opened or a process is attached to, it is not known whether it will
  * be read or written: the record says both. What is done with it later is not told of. /proc of
@@ -95,14 +96,15 @@ static __always_inline enum call current_call(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct pt_regs *registers;
-	__u64 number, code;
+	__u64 number;
 
 	if (task->flags & PF_IO_WORKER)
 		return CALL_OPEN;
 	registers = (void *)bpf_task_pt_regs(task);
 	number = BPF_CORE_READ(registers, orig_ax);
-	code = BPF_CORE_READ(registers, cs);
-	return (code & 0xffff) == USER32_CS ? call_32(number) : call_64(number & ~X32);
+	if (task->thread_info.status & TS_COMPAT)
+		return call_32(number);
+	return call_64(number & ~X32);
 }
 
 /* --- process_trace --------------------------------------------------------------------------- */

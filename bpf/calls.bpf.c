@@ -17,7 +17,8 @@
  *
  * Limits.
  *   - Told of when it is done: nothing can be denied.
- *   - Calls of 64-bit programs only (arch/x86/entry/syscalls/syscall_64.tbl), x32 among them.
+ *   - 64-bit calls only (arch/x86/entry/syscalls/syscall_64.tbl), x32 among them; not what a
+ *     program does by int 0x80.
  *   - What comes to the same by another way: what exec maps (the program and its loader), io_uring,
  *     reads of /proc and /proc/PID/mem, process_madvise, kcmp, writable mappings that become images
  *     by being written to.
@@ -135,9 +136,10 @@ static __always_inline struct pt_regs *registers_of(__u64 *context)
 /* The call that comes to its end, if it has succeeded. */
 static __always_inline enum call succeeded(__u64 *context)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct pt_regs *registers = registers_of(context);
 
-	if (context[1] >= -(__u64)MAX_ERRNO || (registers->cs & 0xffff) == USER32_CS)
+	if (context[1] >= -(__u64)MAX_ERRNO || task->thread_info.status & TS_COMPAT)
 		return CALL_NONE;
 	return registers->orig_ax & ~X32;
 }

@@ -227,9 +227,9 @@ struct vm_area_struct {
 /* include/uapi/linux/bpf.h */
 #define BPF_PROG_LOAD 5
 
-/* arch/x86/include/asm/segment.h: the code segment of 32-bit programs, whose calls have numbers of
- * their own. */
-#define USER32_CS 0x23
+/* arch/x86/include/asm/thread_info.h: the call that a task is in has its number in the table of
+ * 32-bit calls. The code segment does not tell it, because 64-bit programs can use int 0x80 too. */
+#define TS_COMPAT 0x0002
 /* The x32 ABI has the numbers of the 64-bit one, with this bit. */
 #define X32 (1ULL << 30)
 

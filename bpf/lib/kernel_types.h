@@ -126,7 +126,13 @@ typedef struct {
 	u32 val;
 } kgid_t;
 
+struct thread_info {
+	u32 status;
+};
+
 struct task_struct {
+	struct thread_info thread_info;
+	void *stack;
 	unsigned int flags;
 	struct sched_entity se;
 	struct mm_struct *mm;
