@@ -16,9 +16,10 @@
  * Limits. sched_process_exit is passed after a process gave its memory up until 6.15, and with it
  * went what it ran: on those kernels the actor of process_exit has no executable, and the record is
  * marked incomplete. A signal that a timer sends in an interrupt has whoever runs as its actor; it
- * is marked as an act of the kernel. Signals of the kernel pass no hook, so nobody denies them. For
- * a script bprm_check_security is passed twice, for it and for its interpreter; rules are decided
- * for both.
+ * is marked as an act of the kernel. Signals of the kernel pass no hook, so nobody denies them, and
+ * neither do those of cgroup.kill; task_kill is not told whether a signal is for one thread, so it
+ * is known by the code of tkill only. For a script bprm_check_security is passed twice, for it and
+ * for its interpreter; rules are decided for both.
  *
  * Ways rejected. Tracepoints of system calls: they see what the caller asks for, not what happens.
  * task_newtask: it does not say who made the task.
@@ -281,6 +282,11 @@ TOLD_ONCE(sched_process_exit, process_exit, tell_exit, 0, RINGFENCE_PROCESS_EXIT
 #define SEND_SIG_NOINFO 0
 #define SEND_SIG_PRIV	1
 
+/* include/linux/sched.h */
+#define PF_EXITING 0x00000004
+/* arch/x86/include/asm/page_64_types.h: THREAD_SIZE, with KASAN. */
+#define STACK_MOST 32768
+
 /* si_code of a signal, the code of those that have no siginfo for it. */
 static __always_inline int code_of(__u64 info)
 {
@@ -289,6 +295,16 @@ static __always_inline int code_of(__u64 info)
 	if (info == SEND_SIG_PRIV)
 		return SI_KERNEL;
 	return BPF_CORE_READ((struct kernel_siginfo *)info, si_code);
+}
+
+/* Whether a timer sends a signal. Its siginfo is part of the timer. Who says SI_TIMER in
+ * rt_sigqueueinfo or pidfd_send_signal, which anybody may, has his copied to the stack of his own
+ * task. */
+static __always_inline int is_of_timer(__u64 info)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return code_of(info) == SI_TIMER && info - (__u64)task->stack >= STACK_MOST;
 }
 
 __noinline int put_signal(struct buffer *buffer, __u32 number, __u64 info, __u64 address,
@@ -304,7 +320,7 @@ __noinline int put_signal(struct buffer *buffer, __u32 number, __u64 info, __u64
 	signal->thread = group ? 0 : BPF_CORE_READ(target, pid);
 	signal->signal = number;
 	signal->code = code_of(info);
-	if (signal->code == SI_KERNEL || signal->code == SI_TIMER)
+	if (signal->code == SI_KERNEL || is_of_timer(info))
 		buffer->flags |= RINGFENCE_FLAG_KERNEL_ACTOR;
 	put_file(buffer, IN_BODY(ringfence_process_signal, executable), executable_of(target));
 	return 0;
@@ -312,10 +328,17 @@ __noinline int put_signal(struct buffer *buffer, __u32 number, __u64 info, __u64
 
 /* Whether nobody was asked for a permission: positive codes are the kernel's
  * (include/linux/signal.h, si_fromuser), and timers, message queues and files send with no check.
+ * So does what has no siginfo (cgroup.kill, SIGPIPE, SIGXFSZ), but for the signal that a child
+ * wants at the end of its parent (PR_SET_PDEATHSIG), which is about to end then.
  */
-static __always_inline int is_unchecked(int code)
+static __always_inline int is_unchecked(__u64 info)
 {
-	return code > 0 || code == SI_TIMER || code == SI_MESGQ || code == SI_SIGIO;
+	struct task_struct *task = bpf_get_current_task_btf();
+	int code = code_of(info);
+
+	if (info == SEND_SIG_NOINFO)
+		return !(task->flags & PF_EXITING);
+	return code > 0 || is_of_timer(info) || code == SI_MESGQ || code == SI_SIGIO;
 }
 
 /* Arguments: the task it is for, siginfo, number, credentials of who sends if not those of the
@@ -348,7 +371,7 @@ int process_signal(void *context)
 	__u64 ruled = rules_wanted(RINGFENCE_PROCESS_SIGNAL);
 	struct buffer *buffer;
 
-	if (ruled && !is_unchecked(code_of(argument(context, 1))))
+	if (ruled && !is_unchecked(argument(context, 1)))
 		ruled = ruled_where_told(RINGFENCE_PROCESS_SIGNAL);
 	buffer = begin_ruled(RINGFENCE_PROCESS_SIGNAL, sizeof(struct ringfence_process_signal),
 			     ruled);
