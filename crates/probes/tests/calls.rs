@@ -11,7 +11,8 @@ use std::fs;
 use std::os::fd::AsRawFd;
 
 use clients::deeds::{
-    LENGTH, Program, Subject, attached, execute, has_itself_traced, memfd, program_in_memory,
+    LENGTH, Program, Subject, attached, execute, has_itself_traced, int_80, memfd,
+    program_in_memory,
 };
 use clients::listener::{EXEC, Listener, Memory, READ, WRITE, some_file};
 use clients::{Client, LARGE, Programs, run};
@@ -75,10 +76,7 @@ fn memory_that_is_mapped_or_made_executable_is_told_of() {
     assert_eq!(listener.number(&record, "after"), (READ | EXEC) as u64);
     assert_eq!(record.header("flags") & INCOMPLETE, INCOMPLETE, "what it was is not known");
     listener.hear_nothing(|| memory.protect(READ | WRITE));
-    // SAFETY: our own mapping; key -1 is none.
-    let (_, done) = listener.hear_one(|| unsafe {
-        libc::syscall(libc::SYS_pkey_mprotect, memory.0, LENGTH, READ | EXEC, -1)
-    });
+    let (_, done) = listener.hear_one(|| memory.protect_by_key(READ | EXEC));
     assert_eq!(done, 0);
 }
 
@@ -116,6 +114,8 @@ fn who_takes_hold_of_a_process_is_told_of() {
     let pidfd = subject.pidfd();
     listener.hear_of(&subject, &[("access", hold)], || assert!(subject.get_fd(&pidfd) >= 0));
     listener.hear_nothing(|| fs::read(subject.proc("comm")).unwrap());
+    // unshare of nothing as a 32-bit call, whose number is that of process_vm_readv among the others.
+    listener.hear_nothing(|| assert_eq!(int_80(310, [0; 4]), 0));
     listener.hear(|| assert_eq!(has_itself_traced(), 0));
     let seen = &listener.client.seen;
     let traced = seen.iter().filter(|record| listener.number(record, "access") == me);

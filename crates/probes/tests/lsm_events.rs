@@ -122,10 +122,7 @@ fn memory_that_becomes_executable_is_told_of_with_what_it_was() {
     listener.hear_nothing(|| memory.protect(READ | EXEC));
     listener.hear_nothing(|| memory.protect(READ | WRITE));
     // The other door.
-    // SAFETY: our own mapping; key -1 is none.
-    let (record, done) = listener.hear_one(|| unsafe {
-        libc::syscall(libc::SYS_pkey_mprotect, memory.0, LENGTH, READ | EXEC, -1)
-    });
+    let (record, done) = listener.hear_one(|| memory.protect_by_key(READ | EXEC));
     assert_eq!(done, 0);
     assert_eq!(change(&listener, &record), (READ | WRITE, READ | EXEC));
     listener.door("pkey_mprotect");
@@ -169,7 +166,7 @@ fn who_looks_into_a_process_or_takes_hold_of_it_is_told_of() {
     let Some(mut listener) = Listener::to(kind, "ringfence_process_trace") else { return };
     let subject = Subject::start();
     listener.hear_of(&subject, &[("access", hold)], || assert_eq!(subject.seize(), 0));
-    listener.door("ptrace");
+    listener.door("PTRACE_SEIZE");
     listener.hear_of(&subject, &[("access", look)], || {
         fs::read(subject.proc("environ")).unwrap();
     });
@@ -181,9 +178,16 @@ fn who_looks_into_a_process_or_takes_hold_of_it_is_told_of() {
     listener.hear_of(&subject, &[("access", hold)], || {
         File::open(subject.proc("mem")).unwrap();
     });
-    listener.hear_of(&subject, &[("access", hold)], || {
-        subject.vm(libc::SYS_process_vm_readv);
-    });
+    listener.door("/proc/PID/mem");
+    for (door, call) in [
+        ("process_vm_readv", libc::SYS_process_vm_readv),
+        ("process_vm_writev", libc::SYS_process_vm_writev),
+    ] {
+        listener.hear_of(&subject, &[("access", hold)], || {
+            subject.vm(call);
+        });
+        listener.door(door);
+    }
     let pidfd = subject.pidfd();
     listener.hear_of(&subject, &[("access", hold)], || assert!(subject.get_fd(&pidfd) >= 0));
     listener.door("pidfd_getfd");
@@ -227,7 +231,7 @@ fn the_memory_of_another_process_is_reached_by_four_ways_that_are_told_apart() {
     listener.hear_of(&subject, &[("access", either), ("by", by_ptrace)], || {
         assert_eq!(subject.seize(), 0)
     });
-    listener.door("ptrace");
+    listener.door("PTRACE_SEIZE");
     listener.hear_of(&subject, &[("access", either), ("by", by_mem)], || {
         File::open(subject.proc("mem")).unwrap();
     });
@@ -242,11 +246,9 @@ fn the_memory_of_another_process_is_reached_by_four_ways_that_are_told_apart() {
     listener.door("process_vm_writev");
     let pidfd = subject.pidfd();
     listener.hear_of(&subject, &[("access", write), ("by", by_madvise)], || {
-        let nothing = libc::iovec { iov_base: ptr::null_mut(), iov_len: LENGTH };
-        let (pidfd, cold) = (pidfd.as_raw_fd(), 20);
-        // SAFETY: advice about memory of a child of ours.
-        unsafe { libc::syscall(libc::SYS_process_madvise, pidfd, &raw const nothing, 1, cold, 0) };
+        subject.advise(&pidfd);
     });
+    listener.door("process_madvise");
     listener.hear_nothing(|| subject.get_fd(&pidfd));
     listener.hear_nothing(|| fs::read(subject.proc("environ")).unwrap());
     // Asks for as much as /proc/PID/mem, and reaches no memory.
@@ -281,11 +283,32 @@ fn credentials_that_change_are_told_of_with_what_they_were_and_will_be() {
     assert_ne!(of[1].actor("effective"), 0);
     assert_eq!(listener.number(of[1], "effective"), 0);
 
+    // A program that is many gives back at once what it does not need.
+    let told = |listener: &Listener, pid: u32, euid: u64| {
+        let changes = changes(listener, pid);
+        let expected = [(setgid, 0), (setuid, 65534), (exec, euid)];
+        assert!(changes.starts_with(&expected), "{changes:?}");
+        listener.client.of(pid)[2].clone()
+    };
     fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
     let (_, pid) = listener.hear(|| as_nobody(&program));
-    // A program that is many gives back at once what it does not need.
-    let expected = [(setgid, 0), (setuid, 65534), (exec, 0)];
-    assert!(changes(&listener, pid).starts_with(&expected), "{:?}", changes(&listener, pid));
+    told(&listener, pid, 0);
+    listener.door("exec of a set-user-id program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o2755)).unwrap();
+    let (_, pid) = listener.hear(|| as_nobody(&program));
+    let record = told(&listener, pid, 65534);
+    assert_eq!((record.actor("egid"), listener.number(&record, "egid")), (65534, 0));
+    listener.door("exec of a set-group-id program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    // struct vfs_cap_data, include/uapi/linux/capability.h: revision 2 and effective, then the lower words of
+    // permitted (CAP_SYS_TIME) and inheritable, and the upper ones.
+    let data = [0x0200_0001, 1 << 25, 0, 0, 0].map(u32::to_le_bytes);
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(&program, "security.capability", data.as_flattened(), flags).unwrap();
+    let (_, pid) = listener.hear(|| as_nobody(&program));
+    let record = told(&listener, pid, 65534);
+    assert_eq!((record.actor("effective"), listener.number(&record, "effective")), (0, 1 << 25));
+    listener.door("exec of a program with capabilities");
 
     // Who is what he asks to be changes nothing.
     // SAFETY: plain system calls.
@@ -355,6 +378,14 @@ fn a_module_or_another_kernel_is_told_of_from_a_file_and_from_memory() {
         assert_eq!(listener.text(&record, "file.path"), path.to_str().unwrap());
         let module = kind == EventType::MODULE_LOAD;
         listener.door(if module { "finit_module" } else { "kexec_file_load" });
+        if module {
+            // MODULE_INIT_COMPRESSED_FILE; whether this kernel unpacks any is found out later.
+            // SAFETY: as above.
+            let (record, done) =
+                listener.hear_one(|| unsafe { libc::syscall(from_file, file, none.as_ptr(), 4) });
+            assert_eq!((done, listener.number(&record, "from")), (-1, 1));
+            listener.door("finit_module of a compressed file");
+        }
         // SAFETY: as above; kexec of no segments unloads what is not there.
         let (record, _) = listener.hear_one(|| unsafe {
             if kind == EventType::MODULE_LOAD {

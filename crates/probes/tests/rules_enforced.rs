@@ -16,17 +16,20 @@ use std::ptr;
 use std::time::{Duration, Instant};
 
 use clients::deeds::{
-    LENGTH, Program, Subject, attached, changed, changed_by, errno, executed,
+    LENGTH, LOOKERS, Program, Subject, attached, changed, changed_by, errno, execute_at, executed,
     executed_by_descriptor, has_itself_traced, mapped, memfd, opened_by_io_uring,
-    program_in_memory,
+    program_in_memory, remapped, unnamed_program, with_read_implies_exec,
 };
+use clients::listener::Memory;
 use clients::ruler::{Door, Ruler, SLOT, doors_are_denied, doors_are_denied_with, header};
-use clients::{Client, EXEC, EXIT, LARGE, Programs, SIGNAL, ended, run};
+use clients::senders::{Group, SENDERS, as_if_by_a_timer};
+use clients::{Client, EXEC, EXIT, LARGE, Programs, SIGNAL, ended, no_door_of, run};
 use probes::RulesError;
 use probes::events::{AskTerms, EventType, Hooks};
 use rules::RuleSet;
 
 const ASKED: u64 = 4;
+const DENIED: u64 = 2;
 
 const READ_EXEC: i32 = libc::PROT_READ | libc::PROT_EXEC;
 const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -74,12 +77,26 @@ fn an_exec_is_denied_with_the_errno_of_the_rule() {
     let nameless = program_in_memory("denied");
     // It has no path that a rule could name.
     let condition = by_ourselves() + "\nfile.is = \"memfd\"";
-    let mut execute = || executed_by_descriptor(nameless.as_raw_fd());
+    let by_name = PathBuf::from(format!("/proc/self/fd/{}", nameless.as_raw_fd()));
+    let mut execute = || executed(&by_name);
     doors_are_denied(EXEC, &condition, &mut [("execve of a memfd", &mut execute)]);
+    let mut execute = || executed_by_descriptor(nameless.as_raw_fd());
+    doors_are_denied(EXEC, &condition, &mut [("execveat of a memfd", &mut execute)]);
     let (gone, deleted) = programs.deleted("false");
     let condition = format!("file.path = {gone:?}");
-    let mut execute = || executed_by_descriptor(deleted.as_raw_fd());
+    let by_name = PathBuf::from(format!("/proc/self/fd/{}", deleted.as_raw_fd()));
+    let mut execute = || executed(&by_name);
     doors_are_denied(EXEC, &condition, &mut [("execve of a deleted file", &mut execute)]);
+    let mut execute = || executed_by_descriptor(deleted.as_raw_fd());
+    doors_are_denied(EXEC, &condition, &mut [("execveat of a deleted file", &mut execute)]);
+
+    let (directory, file) = (File::open(programs.path()).unwrap(), File::open(&program).unwrap());
+    let condition = format!("file.path = {program:?}");
+    let mut doors: [Door<'_>; 2] = [
+        ("execveat of a name", &mut || execute_at(&directory, c"true").1),
+        ("execveat of a descriptor", &mut || executed_by_descriptor(file.as_raw_fd())),
+    ];
+    doors_are_denied(EXEC, &condition, &mut doors);
 }
 
 #[test]
@@ -88,19 +105,44 @@ fn a_signal_is_denied_with_the_errno_of_the_rule() {
     let programs = Programs::new();
     let program = programs.copy("sleep");
     let subject = Subject::start_of(&program);
-    let pid = subject.pid();
-    // SIGURG, which is ignored.
-    let number = 23;
+    let pidfd = subject.pidfd();
+    // Which is ignored.
     let condition = format!("target.path = {program:?}\nsignal = \"SIGURG\"");
-    let sent = |call: libc::c_long| {
-        // SAFETY: a signal to a child of ours, which ignores it.
-        errno(unsafe { libc::syscall(call, pid, number) })
+    for sender in &SENDERS {
+        let mut send = || sender.send(&subject, &pidfd, libc::SIGURG);
+        doors_are_denied(SIGNAL, &condition, &mut [(sender.door, &mut send)]);
+    }
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn a_signal_that_no_hook_is_asked_about_is_told_of_by_rules_and_not_denied() {
+    let programs = Programs::new();
+    let program = programs.copy("sleep");
+    let Some(group) = Group::make() else { return };
+    let mut ruler = Ruler::of(SIGNAL);
+    let rule = |action: &str| {
+        format!(
+            "[[rule]]\nid = 4\nevent = \"process_signal\"\naction = \"{action}\"\n\
+             target.path = {program:?}\nsignal = \"SIGKILL\"\n"
+        )
     };
-    doors_are_denied(
-        SIGNAL,
-        &condition,
-        &mut [("kill", &mut || sent(libc::SYS_kill)), ("tkill", &mut || sent(libc::SYS_tkill))],
-    );
+    ruler.install(&rule("notify")).unwrap();
+    let mut subject = Subject::start_of(&program);
+    ruler.told();
+    group.kill(&subject);
+    assert!(!subject.0.wait().unwrap().success());
+    let told: Vec<_> = ruler.told().iter().map(header).collect();
+    assert_eq!(told, [[2, 4, 0, 0]]);
+    // What says of itself that a timer sent it was asked about, and is told of once.
+    let rule = rule("notify").replace("SIGKILL", "SIGURG");
+    ruler.install(&rule).unwrap();
+    let subject = Subject::start_of(&program);
+    ruler.told();
+    assert_eq!(as_if_by_a_timer(&subject, libc::SIGURG), 0);
+    assert_eq!(ruler.told().len(), 1);
+    drop(subject);
+    no_door_of("rule", SIGNAL, "cgroup.kill");
 }
 
 #[test]
@@ -114,12 +156,16 @@ fn who_wants_hold_of_a_process_or_its_memory_is_denied_with_the_errno_of_the_rul
     let own = Some(libc::EACCES);
     let mem = subject.proc("mem");
     for kind in [EventType::PROCESS_TRACE, EventType::MEMORY_ACCESS] {
-        doors_are_denied(kind, &condition, &mut [("ptrace", &mut || subject.seize())]);
+        let mut doors: [Door<'_>; 3] = [
+            ("PTRACE_SEIZE", &mut || subject.seize()),
+            ("PTRACE_SEIZE by int 0x80", &mut || subject.seize_by_int_80()),
+            ("PTRACE_ATTACH", &mut || subject.attach()),
+        ];
+        doors_are_denied(kind, &condition, &mut doors);
         let mut open = || opened_by_io_uring(&mem);
         let mut doors: [Door<'_>; 1] = [("/proc/PID/mem by io_uring", &mut open)];
         doors_are_denied_with(kind, &condition, own, &mut doors);
     }
-    // environ and what else shows memory is open to CAP_PERFMON since 6.15, whatever hooks say.
     let mut doors: [Door<'_>; 1] =
         [("/proc/PID/exe and its like", &mut || failed(fs::read_link(subject.proc("exe"))))];
     doors_are_denied_with(EventType::PROCESS_TRACE, &condition, own, &mut doors);
@@ -131,17 +177,71 @@ fn who_wants_hold_of_a_process_or_its_memory_is_denied_with_the_errno_of_the_rul
     ];
     // process_vm_rw_core, mm/process_vm_access.c
     let own = Some(libc::EPERM);
-    doors_are_denied_with(EventType::MEMORY_ACCESS, &condition, own, &mut doors);
+    for kind in [EventType::MEMORY_ACCESS, EventType::PROCESS_TRACE] {
+        doors_are_denied_with(kind, &condition, own, &mut doors);
+    }
     let mut open = || failed(File::open(&mem));
     let own = Some(libc::EACCES);
     let mut doors: [Door<'_>; 1] = [("/proc/PID/mem", &mut open)];
-    doors_are_denied_with(EventType::MEMORY_ACCESS, &condition, own, &mut doors);
+    for kind in [EventType::MEMORY_ACCESS, EventType::PROCESS_TRACE] {
+        doors_are_denied_with(kind, &condition, own, &mut doors);
+    }
     let pidfd = subject.pidfd();
     let mut take = || errno(subject.get_fd(&pidfd));
     // __pidfd_fget, kernel/pid.c
     let own = Some(libc::EPERM);
     let mut doors: [Door<'_>; 1] = [("pidfd_getfd", &mut take)];
     doors_are_denied_with(EventType::PROCESS_TRACE, &condition, own, &mut doors);
+    for (door, look) in LOOKERS {
+        let mut look = || errno(look(&subject, &pidfd));
+        let mut doors: [Door<'_>; 1] = [(door, &mut look)];
+        doors_are_denied_with(EventType::PROCESS_TRACE, &condition, own, &mut doors);
+    }
+}
+
+/// The series of the kernel that runs.
+fn series() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let release = name.release().to_str().unwrap();
+    let mut numbers = release.split(['.', '-', '+']).map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn what_shows_memory_is_denied_until_6_15_and_then_open_to_who_may_watch_performance() {
+    let programs = Programs::new();
+    let program = programs.copy("sleep");
+    let subject = Subject::start_of(&program);
+    let pidfd = subject.pidfd();
+    let condition = format!("target.path = {program:?}");
+    let mut advise = || errno(subject.advise(&pidfd));
+    let mut read = || failed(fs::read(subject.proc("environ")));
+    let all: [(EventType, &str, &mut dyn FnMut() -> i32); 2] = [
+        (EventType::MEMORY_ACCESS, "process_madvise", &mut advise),
+        (EventType::PROCESS_TRACE, "/proc/PID/environ and its like", &mut read),
+    ];
+    for (kind, door, open) in all {
+        // may_access_mm, kernel/fork.c: with CAP_PERFMON it does not matter what hooks say.
+        if series() < (6, 15) {
+            doors_are_denied_with(kind, &condition, Some(libc::EACCES), &mut [(door, open)]);
+            continue;
+        }
+        let mut ruler = Ruler::of(kind);
+        if let Some(reason) = &ruler.cannot {
+            eprintln!("not looked for: {}: {reason}", kind.name());
+            continue;
+        }
+        let before = open();
+        let rule = format!("id = 1\nevent = {:?}\naction = \"deny\"\n{condition}\n", kind.name());
+        ruler.install(&format!("[[rule]]\n{rule}")).unwrap();
+        ruler.told();
+        assert_eq!(open(), before, "{door}");
+        let told = ruler.told();
+        assert!(told.iter().all(|record| header(record)[2] == DENIED), "{told:?}");
+        assert!(!told.is_empty(), "{door}");
+        no_door_of("rule", kind, door);
+    }
 }
 
 #[test]
@@ -157,8 +257,18 @@ fn a_file_that_is_to_become_an_image_is_denied_with_the_errno_of_the_rule() {
         &mut [
             ("mmap", &mut || mapped(READ_EXEC, PRIVATE, file)),
             ("mprotect", &mut || changed(READ_WRITE, READ_EXEC, PRIVATE, file)),
+            ("pkey_mprotect", &mut || {
+                changed_by(libc::SYS_pkey_mprotect, READ_WRITE, READ_EXEC, PRIVATE, file)
+            }),
+            ("mmap with READ_IMPLIES_EXEC", &mut || {
+                with_read_implies_exec(|| mapped(libc::PROT_READ, PRIVATE, file))
+            }),
         ],
     );
+    // Mapped before there is a rule.
+    let image = Memory::map(READ_EXEC, libc::MAP_SHARED, file);
+    let mut remap = || remapped(image.0);
+    doors_are_denied(EventType::IMAGE_MAP, &condition, &mut [("remap_file_pages", &mut remap)]);
     fs::remove_file(&path).unwrap();
     let mut map = || mapped(READ_EXEC, PRIVATE, file);
     let mut doors: [Door<'_>; 1] = [("mmap of a deleted file", &mut map)];
@@ -178,7 +288,13 @@ fn memory_that_is_to_be_executable_is_denied_with_the_errno_of_the_rule() {
     doors_are_denied(
         EventType::MEMORY_MAP,
         &condition,
-        &mut [("mmap of anonymous memory", &mut || mapped(READ_EXEC, ANONYMOUS, -1))],
+        &mut [
+            ("mmap of anonymous memory", &mut || mapped(READ_EXEC, ANONYMOUS, -1)),
+            ("mmap with READ_IMPLIES_EXEC", &mut || {
+                with_read_implies_exec(|| mapped(libc::PROT_READ, ANONYMOUS, -1))
+            }),
+            ("shmat, writable and executable", &mut attached),
+        ],
     );
     let programs = Programs::new();
     let (path, file) = some_file(&programs);
@@ -196,6 +312,9 @@ fn memory_that_is_to_be_executable_is_denied_with_the_errno_of_the_rule() {
             ("pkey_mprotect", &mut || {
                 changed_by(libc::SYS_pkey_mprotect, READ_WRITE, READ_EXEC, ANONYMOUS, -1)
             }),
+            ("mprotect with READ_IMPLIES_EXEC", &mut || {
+                with_read_implies_exec(|| changed(libc::PROT_WRITE, libc::PROT_READ, ANONYMOUS, -1))
+            }),
         ],
     );
 }
@@ -210,6 +329,7 @@ fn a_file_without_a_name_is_denied_with_the_errno_of_the_rule() {
     let memory = program_in_memory("program");
     let program = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
     let (_, deleted) = programs.deleted("true");
+    let (unnamed, image) = (unnamed_program(programs.path()), memfd("image", &[0; LENGTH]));
     doors_are_denied(
         EventType::MEMORY_FILELESS,
         &by_ourselves(),
@@ -219,6 +339,11 @@ fn a_file_without_a_name_is_denied_with_the_errno_of_the_rule() {
             ("exec of a memfd", &mut || executed(&program)),
             ("execveat of a memfd", &mut || executed_by_descriptor(memory.as_raw_fd())),
             ("execveat of a deleted file", &mut || executed_by_descriptor(deleted.as_raw_fd())),
+            ("execveat of a file that never had a name", &mut || {
+                executed_by_descriptor(unnamed.as_raw_fd())
+            }),
+            ("mmap of a memfd", &mut || mapped(READ_EXEC, PRIVATE, image.as_raw_fd())),
+            ("shmat", &mut attached),
         ],
     );
 }
@@ -242,12 +367,15 @@ fn modules_and_other_kernels_are_denied_with_the_errno_of_the_rule() {
     let (_path, file) = some_file(&programs);
     let (file, bytes, none) = (file.as_raw_fd(), [0_u8; LENGTH], c"");
     // SAFETY: bytes of ours that are no module: nothing is ever loaded.
-    let from_file = || unsafe { libc::syscall(libc::SYS_finit_module, file, none.as_ptr(), 0) };
+    let from_file =
+        |flags: i32| unsafe { libc::syscall(libc::SYS_finit_module, file, none.as_ptr(), flags) };
     // SAFETY: as above.
     let from_memory =
         || unsafe { libc::syscall(libc::SYS_init_module, bytes.as_ptr(), LENGTH, none.as_ptr()) };
     let doors: &mut [Door<'_>] = &mut [
-        ("finit_module", &mut || errno(from_file())),
+        ("finit_module", &mut || errno(from_file(0))),
+        // MODULE_INIT_COMPRESSED_FILE
+        ("finit_module of a compressed file", &mut || errno(from_file(4))),
         ("init_module", &mut || errno(from_memory())),
     ];
     doors_are_denied(EventType::MODULE_LOAD, &by_ourselves(), doors);

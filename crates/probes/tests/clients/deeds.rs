@@ -5,12 +5,13 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use io_uring::{IoUring, opcode, types};
+use io_uring::{IoUring, opcode, squeue, types};
 
 /// How much is mapped, in bytes.
 pub(crate) const LENGTH: usize = 8192;
@@ -41,7 +42,7 @@ pub(crate) fn program_in_memory(name: &str) -> File {
 }
 
 /// Does something in a child that ends with the errno that it gives. Gives its number and the errno.
-fn forked(act: impl FnOnce() -> i32) -> (u32, i32) {
+pub(crate) fn forked(act: impl FnOnce() -> i32) -> (u32, i32) {
     // SAFETY: the child makes the system calls of `act`, takes no memory, and ends.
     unsafe {
         let child = libc::fork();
@@ -96,19 +97,35 @@ pub(crate) fn has_itself_traced() -> i32 {
 
 /// Opens a file for reading by io_uring, without a call of the open family.
 pub(crate) fn opened_by_io_uring(path: &str) -> i32 {
+    by_io_uring(path, squeue::Flags::empty()).0
+}
+
+/// The same by a worker, which the kernel makes as a thread of this process. Gives how many there are then.
+pub(crate) fn workers_of_io_uring(path: &str) -> usize {
+    let (failed, ring) = by_io_uring(path, squeue::Flags::ASYNC);
+    assert_eq!(failed, 0);
+    let threads = fs::read_dir("/proc/self/task").unwrap();
+    let names = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")));
+    let workers = names.filter(|name| name.as_ref().is_ok_and(|name| name.starts_with("iou-wrk")));
+    let workers = workers.count();
+    drop(ring);
+    workers
+}
+
+fn by_io_uring(path: &str, flags: squeue::Flags) -> (i32, IoUring) {
     let path = CString::new(path).unwrap();
     let mut ring = IoUring::new(1).unwrap();
-    let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).build();
+    let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).build().flags(flags);
     // SAFETY: the path lives until the entry is completed, which is waited for.
     unsafe { ring.submission().push(&entry).unwrap() };
     ring.submit_and_wait(1).unwrap();
     let done = ring.completion().next().unwrap().result();
     if done < 0 {
-        return -done;
+        return (-done, ring);
     }
     // SAFETY: a descriptor that was just made for us.
     drop(unsafe { OwnedFd::from_raw_fd(done) });
-    0
+    (0, ring)
 }
 
 /// Attaches shared memory executable, and gives it back.
@@ -127,17 +144,137 @@ pub(crate) fn attached() -> i32 {
     }
 }
 
+/// What looks into a subject, of which it has a pidfd.
+pub(crate) type Looker = fn(&Subject, &File) -> libc::c_long;
+
+/// Calls that look into a process and reach no memory, by their names in docs/coverage.md. If they are denied the
+/// caller has EPERM.
+pub(crate) const LOOKERS: [(&str, Looker); 4] = [
+    // KCMP_VM
+    ("kcmp", |subject, _| {
+        let own = std::process::id();
+        // SAFETY: plain numbers.
+        unsafe { libc::syscall(libc::SYS_kcmp, own, subject.pid(), 1, 0, 0) }
+    }),
+    ("move_pages", |subject, _| {
+        let (pid, none) = (subject.pid(), ptr::null::<u8>());
+        // SAFETY: of no pages nothing is read or written.
+        unsafe { libc::syscall(libc::SYS_move_pages, pid, 0_usize, none, none, none, 0_usize) }
+    }),
+    ("get_robust_list", |subject, _| {
+        let (mut head, mut length) = (0_usize, 0_usize);
+        let (pid, head, length) = (subject.pid(), &raw mut head, &raw mut length);
+        // SAFETY: two words of ours.
+        unsafe { libc::syscall(libc::SYS_get_robust_list, pid, head, length) }
+    }),
+    ("setns by a pidfd", |_, pidfd| {
+        // SAFETY: it has the same.
+        i64::from(unsafe { libc::setns(pidfd.as_raw_fd(), libc::CLONE_NEWUTS) })
+    }),
+];
+
+/// A system call as 32-bit programs make it and others can. Gives what it comes to: a negative errno, or not.
+pub(crate) fn int_80(call: u32, arguments: [usize; 4]) -> i32 {
+    let [first, second, third, fourth] = arguments;
+    let done: i64;
+    // SAFETY: LLVM has rbx for itself, so it is put back; the kernel gives back the others that it is
+    // called with, but for those that are named.
+    unsafe {
+        std::arch::asm!(
+            "xchg {first}, rbx",
+            "int 0x80",
+            "xchg {first}, rbx",
+            first = inout(reg) first => _,
+            inlateout("rax") u64::from(call) => done,
+            in("rcx") second,
+            in("rdx") third,
+            in("rsi") fourth,
+            lateout("r8") _,
+            lateout("r9") _,
+            lateout("r10") _,
+            lateout("r11") _,
+        );
+    }
+    done as i32
+}
+
+/// Maps what is mapped executable, whatever is asked for, as long as something is readable.
+pub(crate) fn with_read_implies_exec<T>(act: impl FnOnce() -> T) -> T {
+    // READ_IMPLIES_EXEC, include/uapi/linux/personality.h.
+    const IMPLIES: u64 = 0x0040_0000;
+    // SAFETY: of this thread, and as before when it is done.
+    unsafe {
+        let before = libc::personality(0xffff_ffff);
+        assert!(libc::personality(before as u64 | IMPLIES) >= 0);
+        let done = act();
+        libc::personality(before as u64);
+        done
+    }
+}
+
+/// Puts the second page of a shared mapping of a file in the place of the first.
+pub(crate) fn remapped(start: *mut libc::c_void) -> i32 {
+    // SAFETY: a mapping of ours of two pages, which nobody looks into.
+    errno(unsafe { libc::syscall(libc::SYS_remap_file_pages, start, 4096, 0, 1, 0) })
+}
+
+/// A file that never had a name, of a program, and is open for reading only.
+pub(crate) fn unnamed_program(directory: &Path) -> File {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = File::options();
+    let mut file =
+        options.write(true).mode(0o755).custom_flags(libc::O_TMPFILE).open(directory).unwrap();
+    file.write_all(&fs::read("/bin/true").unwrap()).unwrap();
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap()
+}
+
+/// Executes a program by its name in a directory, in a child whose number is given.
+pub(crate) fn execute_at(directory: &File, name: &std::ffi::CStr) -> (u32, i32) {
+    let none = ptr::null::<libc::c_char>();
+    let (arguments, environment) = ([name.as_ptr(), none], [none]);
+    forked(|| {
+        let (list, environment) = (arguments.as_ptr(), environment.as_ptr());
+        let directory = directory.as_raw_fd();
+        // SAFETY: strings and lists of strings that end; the child is our own.
+        unsafe {
+            libc::syscall(libc::SYS_execveat, directory, name.as_ptr(), list, environment, 0);
+        }
+        errno_in_child()
+    })
+}
+
+/// Makes system calls in a child, one after the other: the number of each, and its arguments. Gives the child's
+/// number.
+pub(crate) fn called_in_child(calls: &[(libc::c_long, [u32; 3])]) -> u32 {
+    let (pid, failed) = forked(|| {
+        let failed = calls.iter().find_map(|(call, [first, second, third])| {
+            // SAFETY: the callers' calls take numbers only.
+            let done = unsafe { libc::syscall(*call, *first, *second, *third) };
+            (done == -1).then(errno_in_child)
+        });
+        failed.unwrap_or(0)
+    });
+    assert_eq!(failed, 0, "{calls:?}");
+    pid
+}
+
 /// A child that waits to be looked into.
 pub(crate) struct Subject(pub(crate) Child);
 
 impl Subject {
     pub(crate) fn start() -> Self {
-        Self(Command::new("/bin/sleep").arg("1000").stdout(Stdio::null()).spawn().unwrap())
+        Self::run(Path::new("/bin/sleep"))
+    }
+
+    /// In a group of its own, so that the group can be sent signals.
+    fn run(program: &Path) -> Self {
+        let mut command = Command::new(program);
+        Self(command.arg("1000").stdout(Stdio::null()).process_group(0).spawn().unwrap())
     }
 
     /// One that runs a copy of sleep already.
     pub(crate) fn start_of(program: &Path) -> Self {
-        let child = Self(Command::new(program).arg("1000").stdout(Stdio::null()).spawn().unwrap());
+        let child = Self::run(program);
         // What it runs counts, so until it does.
         let started = Instant::now();
         while fs::read_link(child.proc("exe")).ok().as_deref() != Some(program) {
@@ -153,17 +290,59 @@ impl Subject {
 
     pub(crate) fn seize(&self) -> i32 {
         // SAFETY: a child of ours, which is let go again.
-        unsafe {
+        let seized = unsafe {
             let none = ptr::null_mut::<libc::c_void>();
-            let seized = libc::ptrace(libc::PTRACE_SEIZE, self.pid(), none, none);
-            if seized == -1 {
-                return errno(seized);
+            libc::ptrace(libc::PTRACE_SEIZE, self.pid(), none, none)
+        };
+        if seized == -1 {
+            return errno(seized);
+        }
+        self.let_go();
+        0
+    }
+
+    /// By PTRACE_ATTACH, which also stops it.
+    pub(crate) fn attach(&self) -> i32 {
+        let (pid, none) = (self.pid(), ptr::null_mut::<libc::c_void>());
+        // SAFETY: a child of ours, which is let go again.
+        unsafe {
+            let attached = libc::ptrace(libc::PTRACE_ATTACH, pid, none, none);
+            if attached == -1 {
+                return errno(attached);
             }
-            libc::ptrace(libc::PTRACE_INTERRUPT, self.pid(), none, none);
-            assert_eq!(libc::waitpid(self.pid(), ptr::null_mut(), 0), self.pid());
-            assert_eq!(libc::ptrace(libc::PTRACE_DETACH, self.pid(), none, none), 0);
+            assert_eq!(libc::waitpid(pid, ptr::null_mut(), 0), pid);
+            assert_eq!(libc::ptrace(libc::PTRACE_DETACH, pid, none, none), 0);
         }
         0
+    }
+
+    /// By PTRACE_SEIZE as a 32-bit call.
+    pub(crate) fn seize_by_int_80(&self) -> i32 {
+        // ptrace in arch/x86/entry/syscalls/syscall_32.tbl, PTRACE_SEIZE.
+        let done = int_80(26, [0x4206, self.pid() as usize, 0, 0]);
+        if done == 0 {
+            self.let_go();
+        }
+        -done
+    }
+
+    /// After it was seized.
+    fn let_go(&self) {
+        let (pid, none) = (self.pid(), ptr::null_mut::<libc::c_void>());
+        // SAFETY: our tracee stops, and is let go.
+        unsafe {
+            libc::ptrace(libc::PTRACE_INTERRUPT, pid, none, none);
+            assert_eq!(libc::waitpid(pid, ptr::null_mut(), 0), pid);
+            assert_eq!(libc::ptrace(libc::PTRACE_DETACH, pid, none, none), 0);
+        }
+    }
+
+    /// process_madvise, MADV_COLD, where nothing is; that is found out after it was asked for.
+    pub(crate) fn advise(&self, pidfd: &File) -> libc::c_long {
+        let nothing = libc::iovec { iov_base: ptr::null_mut(), iov_len: LENGTH };
+        let (pidfd, cold) = (pidfd.as_raw_fd(), 20);
+        // SAFETY: advice about memory of a child of ours.
+        unsafe { libc::syscall(libc::SYS_process_madvise, pidfd, &raw const nothing, 1, cold, 0) }
     }
 
     /// Where its stack is.

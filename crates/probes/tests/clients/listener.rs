@@ -148,6 +148,12 @@ impl Memory {
         // SAFETY: our own mapping, which nobody looks into.
         assert_eq!(unsafe { libc::mprotect(self.0, LENGTH, protection) }, 0);
     }
+
+    /// By pkey_mprotect, with the key -1, which is none.
+    pub(crate) fn protect_by_key(&self, protection: i32) -> libc::c_long {
+        // SAFETY: as above.
+        unsafe { libc::syscall(libc::SYS_pkey_mprotect, self.0, LENGTH, protection, -1) }
+    }
 }
 
 impl Drop for Memory {

@@ -2,11 +2,13 @@
 //! Clients for tests: hooks with rings that the test reads itself, and programs to be run.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod births;
 pub(crate) mod deeds;
 pub(crate) mod listener;
 pub(crate) mod record;
 pub(crate) mod ring;
 pub(crate) mod ruler;
+pub(crate) mod senders;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -38,6 +40,12 @@ pub(crate) fn process_hooks() -> Hooks {
 /// coverage is made of.
 pub(crate) fn door_of(class: &str, kind: EventType, door: &str) {
     println!("door: {class} {} {door}", kind.name());
+}
+
+/// Says that what looks like a door of an event is none, as docs/limitations.md says too: it was opened, and
+/// nothing came of it.
+pub(crate) fn no_door_of(class: &str, kind: EventType, door: &str) {
+    door_of(&format!("no-{class}"), kind, door);
 }
 
 /// A client, and how it reads.
