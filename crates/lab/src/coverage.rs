@@ -4,7 +4,8 @@
 //!
 //! A test that has opened a door and seen the event, and nothing else, prints a line
 //! `door: CLASS EVENT NAME`; the scenarios keep what tests print. So a door is on the page only if its
-//! test passed.
+//! test passed. Where something was opened and nothing came of it, as docs/limitations.md says too, the class is
+//! `no-notify`, `no-rule` or `no-ask`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,6 +13,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::kernels::Kernel;
+use crate::lifecycle;
 
 /// Those whose guests open doors.
 const SCENARIOS: [&str; 4] = ["events", "firmware", "rules-enforced", "verdicts"];
@@ -23,7 +25,8 @@ const HEAD: &str = "<!-- `make coverage` writes this file from what the lab saw 
     One effect can have several doors: a file becomes code by `mmap`, by `mprotect`, by `shmat`. Each line is a door that a\n\
     test has opened in the lab, and the series of Debian kernels on which the event then came, once and with nothing beside\n\
     it: *notify*, a client was told; *rule*, a rule denied it; *ask*, a client that was asked denied it, with its errno in\n\
-    the caller (before 6.12, through fanotify, EPERM). What is empty was not tried.\n\n";
+    the caller (before 6.12, through fanotify, EPERM). *None*: it was tried there, and is no door, as\n\
+    [limitations.md](limitations.md) says. –: the event has no such class (api/lifecycle.toml). What is empty was not tried.\n\n";
 
 /// A door of an event, and on which kernels each class was seen.
 type Doors = BTreeMap<(String, String), BTreeMap<String, BTreeSet<(u32, u32)>>>;
@@ -64,20 +67,34 @@ fn add(doors: &mut Doors, text: &str, series: (u32, u32)) {
 }
 
 fn render(doors: &Doors) -> String {
+    let entries = lifecycle::entries();
     let mut page = HEAD.to_owned();
     page.push_str("| event | door | notify | rule | ask |\n| --- | --- | --- | --- | --- |\n");
     let mut last = "";
     for ((event, door), classes) in doors {
         let shown = if event == last { String::new() } else { format!("`{event}`") };
         last = event;
+        let entry = entries.iter().find(|entry| entry.event == event);
         let cells = CLASSES.map(|class| {
-            let seen = classes.get(class).into_iter().flatten();
-            let seen: Vec<_> = seen.map(|(major, minor)| format!("{major}.{minor}")).collect();
-            seen.join(", ")
+            let seen = series(classes.get(class));
+            let none = series(classes.get(&format!("no-{class}")));
+            let exists = entry.is_none_or(|entry| entry.classes.contains(&class));
+            match (seen.is_empty(), none.is_empty()) {
+                (true, true) if !exists => "–".to_owned(),
+                (_, true) => seen,
+                (true, false) => format!("none: {none}"),
+                (false, false) => format!("{seen}; none: {none}"),
+            }
         });
         let _ = writeln!(page, "| {shown} | {door} | {} |", cells.join(" | "));
     }
     page
+}
+
+fn series(of: Option<&BTreeSet<(u32, u32)>>) -> String {
+    let all: Vec<_> =
+        of.into_iter().flatten().map(|(major, minor)| format!("{major}.{minor}")).collect();
+    all.join(", ")
 }
 
 #[cfg(test)]
@@ -99,5 +116,22 @@ mod tests {
         );
         assert!(page.contains("\n| `module_load` | finit_module |  |  | 6.12 |\n"), "{page}");
         assert_eq!(page.lines().filter(|line| line.starts_with("| ")).count(), 4);
+    }
+
+    #[test]
+    fn what_an_event_never_has_is_told_from_what_was_not_tried_and_from_what_is_no_door() {
+        let mut doors = Doors::new();
+        add(&mut doors, "door: notify process_fork vfork\n", (6, 12));
+        add(&mut doors, "door: no-ask module_load init_module\n", (6, 12));
+        add(&mut doors, "door: rule process_trace environ\n", (6, 1));
+        add(&mut doors, "door: no-rule process_trace environ\n", (7, 3));
+        let page = render(&doors);
+        for line in [
+            "| `process_fork` | vfork | 6.12 | – | – |",
+            "| `module_load` | init_module |  |  | none: 6.12 |",
+            "| `process_trace` | environ |  | 6.1; none: 7.3 | – |",
+        ] {
+            assert!(page.lines().any(|one| one == line), "{line} is not in\n{page}");
+        }
     }
 }

@@ -19,6 +19,7 @@ mod error;
 mod guest;
 mod initramfs;
 pub mod kernels;
+mod lifecycle;
 mod modules;
 mod process;
 mod programs;
