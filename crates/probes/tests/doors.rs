@@ -267,13 +267,16 @@ fn credentials_change_by_each_call_that_sets_ids() {
     no_door_of("notify", kind, "unshare of a user namespace");
 }
 
+/// A call, and what makes a task by it and gives its number.
+type Birth = (&'static str, fn() -> u32);
+
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn each_call_that_makes_a_process_or_a_thread_is_told_of_as_that_and_once() {
     let mut hooks = process_hooks();
     let mut client = Client::admit(&mut hooks, 3, LARGE, &[EXEC, FORK, EXIT, THREAD]);
     let us = std::process::id();
-    let children: [(&str, fn() -> u32); 4] = [
+    let children: [Birth; 4] = [
         ("fork", births::fork),
         ("vfork", births::vfork),
         ("clone", births::clone),
@@ -296,7 +299,7 @@ fn each_call_that_makes_a_process_or_a_thread_is_told_of_as_that_and_once() {
     }
     // Its only thread has called exit(2) and nothing else.
     door_of("notify", EXIT, "exit of the last thread");
-    let threads: [(&str, fn() -> u32); 2] = [
+    let threads: [Birth; 2] = [
         ("clone with CLONE_THREAD", births::clone_thread),
         ("clone3 with CLONE_THREAD", births::clone3_thread),
     ];

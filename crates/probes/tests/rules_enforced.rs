@@ -233,8 +233,11 @@ fn what_shows_memory_is_denied_until_6_15_and_then_open_to_who_may_watch_perform
             continue;
         }
         let before = open();
-        let rule = format!("id = 1\nevent = {:?}\naction = \"deny\"\n{condition}\n", kind.name());
-        ruler.install(&format!("[[rule]]\n{rule}")).unwrap();
+        let rules = [(1, "notify"), (2, "deny")].map(|(id, action)| {
+            let name = kind.name();
+            format!("[[rule]]\nid = {id}\nevent = {name:?}\naction = {action:?}\n{condition}\n")
+        });
+        ruler.install(&rules.concat()).unwrap();
         ruler.told();
         assert_eq!(open(), before, "{door}");
         let told = ruler.told();
@@ -265,8 +268,10 @@ fn a_file_that_is_to_become_an_image_is_denied_with_the_errno_of_the_rule() {
             }),
         ],
     );
-    // Mapped before there is a rule.
-    let image = Memory::map(READ_EXEC, libc::MAP_SHARED, file);
+    // Mapped before there is a rule, and of a file that is open for writing: else the kernel does not take it
+    // as shared.
+    let writable = File::options().read(true).write(true).open(&path).unwrap();
+    let image = Memory::map(READ_EXEC, libc::MAP_SHARED, writable.as_raw_fd());
     let mut remap = || remapped(image.0);
     doors_are_denied(EventType::IMAGE_MAP, &condition, &mut [("remap_file_pages", &mut remap)]);
     fs::remove_file(&path).unwrap();
