@@ -218,7 +218,7 @@ impl Hooks {
         };
         let deny = |kind| match on_hook(kind).filter(|_| ruled::can_be_denied(kind)) {
             Some(served) => served.map(|()| Mechanism::Lsm).map_err(str::to_owned),
-            None => Err("what tells of it is passed when it is done".to_owned()),
+            None => Err(ruled::why_not_denied(kind).to_owned()),
         };
         let ask = |kind| match (self.objects.served_by(kind, Mechanism::Gate), &self.no_gate) {
             (None, _) => Err("no program asks about it".to_owned()),

@@ -16,6 +16,15 @@ pub(super) fn can_be_denied(kind: EventType) -> bool {
     by_number(kind.number().into()).is_some_and(|event| event.deniable)
 }
 
+/// Why none can, where it does not depend on the kernel.
+pub(super) fn why_not_denied(kind: EventType) -> &'static str {
+    match by_number(kind.number().into()) {
+        Some(event) if event.deniable => "its programs were not to be loaded",
+        Some(_) => "what tells of it is passed when it is done",
+        None => "no rules are decided about it in this version",
+    }
+}
+
 impl Hooks {
     /// Has what rules decide hold when this process ends, however it does: the programs stay attached by
     /// files below this directory, which is in a file system of type bpf. What earlier processes left there
