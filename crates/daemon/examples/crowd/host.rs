@@ -56,6 +56,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// Has it do nothing any more.
+    pub(crate) fn stop(&self) -> anyhow::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.0), Signal::STOP)?)
+    }
+
     /// How it ended, if it has.
     pub(crate) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         Ok(self.0.try_wait()?)
