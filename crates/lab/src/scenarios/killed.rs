@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The daemon is killed while 100 programs wait, and while rules deny one.
+//! The daemon is killed or stopped while 100 programs wait, and killed while rules deny one.
 //!
 //! What is tried is in crates/daemon/examples/killed.
 
