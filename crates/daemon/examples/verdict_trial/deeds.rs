@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -29,8 +29,10 @@ pub(crate) const MEMFD: &str = "/memfd:tried";
 /// What shared memory is called.
 pub(crate) const SHARED: &str = "/SYSV00000000";
 
-/// Where files are watched, and where not. The first is named by the grants.
-pub(crate) const WATCHED: &str = "/tried/watched";
+/// Where files are watched: grants name the directory above.
+/// What is below, two levels deep.
+pub(crate) const SECRET: &str = "/tried/watched/below/secret";
+pub(crate) const WATCHED_PROGRAM: &str = "/tried/watched/below/busybox";
 pub(crate) const FREE: &str = "/tried/free";
 /// What a client guards that has its opening denied while it is away.
 pub(crate) const GUARDED: &str = "/tried/guarded/secret";
@@ -44,7 +46,9 @@ const KEXEC_FILE_NO_INITRAMFS: libc::c_ulong = 4;
 pub(crate) enum Deed {
     /// execve(2)
     Execute,
-    /// The same of a script, of a file in memory and of one that was deleted.
+    /// execveat(2) of a descriptor.
+    ExecuteDescriptor,
+    /// execve(2) of a script, of a file in memory and of one that was deleted.
     ExecuteScript,
     ExecuteMemfd,
     ExecuteDeleted,
@@ -53,6 +57,12 @@ pub(crate) enum Deed {
     /// The same of a file in memory and of one that was deleted.
     MapMemfd,
     MapDeleted,
+    /// Of a file, readable, by who has READ_IMPLIES_EXEC.
+    MapImplied,
+    /// mmap(2) as above, and then remap_file_pages(2) in that mapping.
+    Remap,
+    /// mmap(2) of a file, not executable, and then mprotect(2).
+    Protect,
     /// shmat(2), executable
     Attach,
     /// finit_module(2)
@@ -72,6 +82,17 @@ pub(crate) enum Deed {
     ReadByRing,
     /// The same through a second mount of the watched directory.
     ReadElsewhere,
+    /// openat2(2), creat(2) and open_by_handle_at(2) of a watched file.
+    OpenHow,
+    Create,
+    OpenHandle,
+    /// By a descriptor that O_PATH gave, in /proc/self/fd.
+    OpenAgain,
+    /// Execution of a watched program, which the kernel opens.
+    ExecuteWatched,
+    /// O_PATH alone, and truncate(2).
+    OpenPath,
+    Truncate,
     /// Of a file that is not watched.
     ReadFree,
     /// Of one whose opening is denied while its client is away.
@@ -83,12 +104,16 @@ impl Deed {
     pub(crate) fn door(self) -> &'static str {
         match self {
             Self::Execute => "execve",
+            Self::ExecuteDescriptor => "execveat of a descriptor",
             Self::ExecuteScript => "execve of a script, by its name",
             Self::ExecuteMemfd => "execve of a memfd",
             Self::ExecuteDeleted => "execve of a deleted file",
             Self::Map => "mmap",
             Self::MapMemfd => "mmap of a memfd",
             Self::MapDeleted => "mmap of a deleted file",
+            Self::MapImplied => "mmap with READ_IMPLIES_EXEC",
+            Self::Remap => "remap_file_pages",
+            Self::Protect => "mprotect",
             Self::Attach => "shmat",
             Self::ModuleFromFile => "finit_module",
             Self::ModuleFromMemory => "init_module",
@@ -99,6 +124,13 @@ impl Deed {
             Self::Write => "open for writing",
             Self::ReadByRing => "open for reading, by io_uring",
             Self::ReadElsewhere => "open through another mount of the directory",
+            Self::OpenHow => "openat2",
+            Self::Create => "creat",
+            Self::OpenHandle => "open_by_handle_at",
+            Self::OpenAgain => "open in /proc/PID/fd",
+            Self::ExecuteWatched => "execve, which opens the program",
+            Self::OpenPath => "open with O_PATH",
+            Self::Truncate => "truncate",
         }
     }
 }
@@ -139,6 +171,86 @@ fn opened_by_ring(path: &str) -> anyhow::Result<Came> {
     // SAFETY: a descriptor that was just made for us.
     drop(unsafe { OwnedFd::from_raw_fd(done) });
     Ok(Ok(()))
+}
+
+fn text(path: &str) -> anyhow::Result<CString> {
+    Ok(CString::new(path)?)
+}
+
+/// Opens by openat2, for reading.
+fn opened_as_said(path: &str) -> anyhow::Result<Came> {
+    let path = text(path)?;
+    // struct open_how: flags, mode, resolve.
+    let how = [libc::O_CLOEXEC as u64, 0, 0];
+    // SAFETY: a path that ends, and as many bytes as are said to be there.
+    closed(unsafe {
+        let how = (how.as_ptr(), size_of_val(&how));
+        libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), how.0, how.1)
+    })
+}
+
+/// Opens by open(2) itself, with any flags.
+fn opened_with(path: &str, flags: i32) -> anyhow::Result<Came> {
+    let path = text(path)?;
+    // SAFETY: a path that ends.
+    closed(i64::from(unsafe { libc::open(path.as_ptr(), flags) }))
+}
+
+/// Opens by a handle, for reading. That is found before, for which nothing is opened but a directory above.
+fn opened_by_handle(path: &str) -> anyhow::Result<Came> {
+    let mount = File::open("/tried")?;
+    let path = text(path)?;
+    // struct file_handle: how many bytes there are, the type, 128 bytes.
+    let (mut handle, mut mount_id) = ([0_u32; 34], 0_i32);
+    handle[0] = 128;
+    // SAFETY: a path that ends, and room for what is written.
+    let named = unsafe {
+        let (handle, id) = (handle.as_mut_ptr(), &raw mut mount_id);
+        libc::syscall(libc::SYS_name_to_handle_at, libc::AT_FDCWD, path.as_ptr(), handle, id, 0)
+    };
+    came(named).map_err(io::Error::from_raw_os_error).context("no handle")?;
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+    // SAFETY: a handle of the kernel's.
+    closed(unsafe {
+        libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), handle.as_ptr(), flags)
+    })
+}
+
+/// Opens what a descriptor stands for that can be neither read nor written.
+fn opened_again(path: &str) -> anyhow::Result<Came> {
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(libc::O_PATH).open(path)?;
+    Ok(opened(&format!("/proc/self/fd/{}", file.as_raw_fd()), false))
+}
+
+/// What came of a call that gives a descriptor, which is closed.
+fn closed(descriptor: i64) -> anyhow::Result<Came> {
+    let came = came(descriptor);
+    if came.is_ok() {
+        // SAFETY: a descriptor that was just made for us.
+        drop(unsafe { OwnedFd::from_raw_fd(i32::try_from(descriptor)?) });
+    }
+    Ok(came)
+}
+
+/// Executes busybox by a descriptor alone.
+fn executed_at(path: &str) -> anyhow::Result<Came> {
+    let file = File::open(path)?;
+    let mut command = Command::new(path);
+    let nothing = CString::default();
+    let arguments = [c"busybox".as_ptr() as usize, c"true".as_ptr() as usize, 0];
+    let environment = [0_usize];
+    // SAFETY: one system call, with strings that end and lists of them.
+    unsafe {
+        command.pre_exec(move || {
+            let (file, arguments) = (file.as_raw_fd(), arguments.as_ptr());
+            let (path, environment) = (nothing.as_ptr(), environment.as_ptr());
+            let flags = libc::AT_EMPTY_PATH;
+            libc::syscall(libc::SYS_execveat, file, path, arguments, environment, flags);
+            Err(io::Error::last_os_error())
+        });
+    }
+    Ok(ended(command.status()))
 }
 
 /// Executes busybox, by whatever path.
@@ -183,20 +295,62 @@ fn attach() -> Came {
     }
 }
 
-/// Maps a file executable, and gives the mapping back.
-fn map(file: &File) -> Came {
-    const LENGTH: usize = 4096;
+/// Maps a file, does something with the mapping, and gives it back. The mapping has two pages.
+fn mapped(
+    file: &File,
+    (protection, flags): (i32, i32),
+    then: impl FnOnce(*mut libc::c_void) -> Came,
+) -> Came {
     // SAFETY: a new mapping at an address of the kernel's choice replaces nothing, and goes at once.
     unsafe {
-        let protection = libc::PROT_READ | libc::PROT_EXEC;
         let file = file.as_raw_fd();
-        let start = libc::mmap(ptr::null_mut(), LENGTH, protection, libc::MAP_PRIVATE, file, 0);
+        let start = libc::mmap(ptr::null_mut(), 2 * PAGE, protection, flags, file, 0);
         if start == libc::MAP_FAILED {
             return came(-1);
         }
-        libc::munmap(start, LENGTH);
+        let done = then(start);
+        libc::munmap(start, 2 * PAGE);
+        done
     }
-    Ok(())
+}
+
+const PAGE: usize = 4096;
+const READ: i32 = libc::PROT_READ;
+const READ_EXEC: i32 = libc::PROT_READ | libc::PROT_EXEC;
+
+/// Maps a file executable, and gives the mapping back.
+fn map(file: &File) -> Came {
+    mapped(file, (READ_EXEC, libc::MAP_PRIVATE), |_| Ok(()))
+}
+
+/// Maps a file readable, by which it is executable.
+fn map_implied(file: &File) -> Came {
+    // READ_IMPLIES_EXEC, include/uapi/linux/personality.h.
+    const IMPLIES: u64 = 0x0040_0000;
+    // SAFETY: of this thread, and as before when it is done.
+    unsafe {
+        let before = libc::personality(0xffff_ffff) as u64;
+        libc::personality(before | IMPLIES);
+        let done = mapped(file, (READ, libc::MAP_PRIVATE), |_| Ok(()));
+        libc::personality(before);
+        done
+    }
+}
+
+/// Maps a file executable, and then its second page in the place of the first.
+fn remap(file: &File) -> Came {
+    mapped(file, (READ_EXEC, libc::MAP_SHARED), |start| {
+        // SAFETY: within a mapping of ours that nobody looks into.
+        came(unsafe { libc::syscall(libc::SYS_remap_file_pages, start, PAGE, 0, 1, 0) })
+    })
+}
+
+/// Maps a file, and makes the mapping executable.
+fn protect(file: &File) -> Came {
+    mapped(file, (READ, libc::MAP_PRIVATE), |start| {
+        // SAFETY: a mapping of ours that nobody looks into.
+        came(i64::from(unsafe { libc::mprotect(start, PAGE, READ_EXEC) }))
+    })
 }
 
 impl Deeds {
@@ -205,6 +359,7 @@ impl Deeds {
         let parameters = CString::default();
         Ok(match deed {
             Deed::Execute => executed(PROGRAM),
+            Deed::ExecuteDescriptor => executed_at(PROGRAM)?,
             Deed::ExecuteScript => {
                 fs::write(SCRIPT, format!("#!{PROGRAM} true\n"))?;
                 fs::set_permissions(SCRIPT, Permissions::from_mode(0o755))?;
@@ -215,6 +370,10 @@ impl Deeds {
             Deed::Map => map(&File::open(IMAGE)?),
             Deed::MapMemfd => map(&memfd()?),
             Deed::MapDeleted => map(&deleted()?),
+            Deed::MapImplied => map_implied(&File::open(IMAGE)?),
+            // What is not open for writing is not taken as shared.
+            Deed::Remap => remap(&File::options().read(true).write(true).open(IMAGE)?),
+            Deed::Protect => protect(&File::open(IMAGE)?),
             Deed::Attach => attach(),
             Deed::ModuleFromFile => {
                 let file = File::open(&self.module)?;
@@ -263,9 +422,20 @@ impl Deeds {
                 let result = unsafe { libc::syscall(libc::SYS_kexec_load, 0, 0, 0, 0) };
                 came(result)
             }
-            Deed::Read => opened(&format!("{WATCHED}/below/secret"), false),
-            Deed::Write => opened(&format!("{WATCHED}/below/secret"), true),
-            Deed::ReadByRing => opened_by_ring(&format!("{WATCHED}/below/secret"))?,
+            Deed::Read => opened(SECRET, false),
+            Deed::Write => opened(SECRET, true),
+            Deed::ReadByRing => opened_by_ring(SECRET)?,
+            Deed::OpenHow => opened_as_said(SECRET)?,
+            Deed::Create => ended(File::create(SECRET)),
+            Deed::OpenHandle => opened_by_handle(SECRET)?,
+            Deed::OpenAgain => opened_again(SECRET)?,
+            Deed::ExecuteWatched => executed(WATCHED_PROGRAM),
+            Deed::OpenPath => opened_with(SECRET, libc::O_PATH | libc::O_CLOEXEC)?,
+            Deed::Truncate => {
+                let path = text(SECRET)?;
+                // SAFETY: a path that ends.
+                came(i64::from(unsafe { libc::truncate(path.as_ptr(), 1) }))
+            }
             Deed::ReadElsewhere => opened("/tried/elsewhere/secret", false),
             Deed::ReadFree => opened(&format!("{FREE}/other"), false),
             Deed::ReadGuarded => opened(GUARDED, false),

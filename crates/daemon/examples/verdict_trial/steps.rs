@@ -7,7 +7,8 @@ use anyhow::{Context, ensure};
 
 use crate::client_process::Client;
 use crate::deeds::{
-    Came, DELETED, Deed, Deeds, FREE, GUARDED, IMAGE, MEMFD, PROGRAM, SCRIPT, SHARED, WATCHED,
+    Came, DELETED, Deed, Deeds, FREE, GUARDED, IMAGE, MEMFD, PROGRAM, SCRIPT, SECRET, SHARED,
+    WATCHED_PROGRAM,
 };
 
 /// What tasks get that are denied because nobody answered.
@@ -83,9 +84,10 @@ fn default_of(client: &str) -> Came {
 
 pub(crate) fn run(module: &str, kernel: &str) -> anyhow::Result<()> {
     let deeds = Deeds { module: module.to_owned(), kernel: kernel.to_owned() };
-    let secret = format!("{WATCHED}/below/secret");
+    let secret = SECRET;
     let all = [
         ("process_exec", Deed::Execute, PROGRAM.to_owned()),
+        ("process_exec", Deed::ExecuteDescriptor, PROGRAM.to_owned()),
         ("image_map", Deed::Map, IMAGE.to_owned()),
         ("module_load", Deed::ModuleFromFile, module.to_owned()),
         ("bpf_load", Deed::Program, "trial 2".to_owned()),
@@ -107,7 +109,7 @@ pub(crate) fn run(module: &str, kernel: &str) -> anyhow::Result<()> {
 /// What a file is opened for fanotify does not tell: the access is 0.
 pub(crate) fn run_through_fanotify() -> anyhow::Result<()> {
     let deeds = Deeds { module: String::new(), kernel: String::new() };
-    let secret = format!("{WATCHED}/below/secret 0");
+    let secret = format!("{SECRET} 0");
     let all = [
         ("process_exec", Deed::Execute, PROGRAM.to_owned()),
         ("file_open", Deed::Read, secret.clone()),
@@ -117,7 +119,8 @@ pub(crate) fn run_through_fanotify() -> anyhow::Result<()> {
     ];
     let mut held = each(&deeds, By::Fanotify, all)?;
     let outside = "files outside the watched directory are not asked about";
-    for (what, step) in [(outside, free as More), (AWAY, away)] {
+    let opens = opened_by_fanotify as More;
+    for (what, step) in [(outside, free as More), (AWAY, away), (OPENS, opens)] {
         step(&deeds).with_context(|| what.to_owned())?;
         println!("ok: {what}");
         held += 1;
@@ -212,8 +215,12 @@ type More = fn(&Deeds) -> anyhow::Result<()>;
 const AWAY: &str =
     "what is denied while its client is away is denied before it came and after it has gone";
 
-const MORE: [(&str, More); 7] = [
+const OPENS: &str = "a file is opened by no other way than those that are asked about";
+
+const MORE: [(&str, More); 9] = [
     (AWAY, away),
+    (OPENS, opened_by_gate),
+    ("a file becomes an image by calls that do not say so, and by mprotect unasked", images),
     ("files without a name and shared memory get exactly the errno of a denial too", nameless),
     ("a script is asked about by its name, and then its interpreter", script),
     ("what comes from memory is not asked about, and decided by the declared default", memory),
@@ -261,8 +268,62 @@ fn memory(deeds: &Deeds) -> anyhow::Result<()> {
             said(client, &asked.end()?, &[])?;
             expect(client, came, default_of(client))?;
         }
+        println!("door: no-ask {event} {}", deed.door());
     }
     Ok(())
+}
+
+fn images(deeds: &Deeds) -> anyhow::Result<()> {
+    for (deed, policy, asked) in [
+        (Deed::MapImplied, "deny", &[IMAGE][..]),
+        // The mapping itself is asked about first.
+        (Deed::Remap, "deny-second", &[IMAGE, IMAGE]),
+    ] {
+        expect("without a client", deeds.attempt(deed)?, Ok(()))?;
+        is_denied(deeds, "image_map", deed, policy, libc::EXDEV, asked)?;
+        println!("door: ask image_map {}", deed.door());
+    }
+    is_unasked(deeds, "image_map", Deed::Protect)
+}
+
+/// Nobody is asked about it.
+fn is_unasked(deeds: &Deeds, event: &str, deed: Deed) -> anyhow::Result<()> {
+    let client = decider("strict", event, &["deny", "13"])?;
+    let came = deeds.attempt(deed)?;
+    said(deed.door(), &client.end()?, &[])?;
+    expect(deed.door(), came, Ok(()))?;
+    println!("door: no-ask {event} {}", deed.door());
+    Ok(())
+}
+
+fn opened_by_gate(deeds: &Deeds) -> anyhow::Result<()> {
+    opened(deeds, By::Gate)
+}
+
+fn opened_by_fanotify(deeds: &Deeds) -> anyhow::Result<()> {
+    opened(deeds, By::Fanotify)
+}
+
+fn opened(deeds: &Deeds, by: By) -> anyhow::Result<()> {
+    // Read, written and executed.
+    for (deed, path, access) in [
+        (Deed::OpenHow, SECRET, 1),
+        (Deed::Create, SECRET, 2),
+        (Deed::OpenHandle, SECRET, 1),
+        (Deed::OpenAgain, SECRET, 1),
+        (Deed::ExecuteWatched, WATCHED_PROGRAM, 5),
+    ] {
+        let (access, seen) = match by {
+            By::Gate => (access, libc::EXDEV),
+            By::Fanotify => (0, EPERM),
+        };
+        expect("without a client", deeds.attempt(deed)?, Ok(()))?;
+        let asked = format!("{path} {access}");
+        is_denied_as(deeds, "file_open", deed, ("deny", libc::EXDEV), &[&asked], seen)?;
+        println!("door: ask file_open {}", deed.door());
+    }
+    is_unasked(deeds, "file_open", Deed::OpenPath)?;
+    is_unasked(deeds, "file_open", Deed::Truncate)
 }
 
 fn free(deeds: &Deeds) -> anyhow::Result<()> {
@@ -296,7 +357,6 @@ fn kept(deeds: &Deeds) -> anyhow::Result<()> {
     for deed in [Deed::Read, Deed::Read, Deed::Write, Deed::Write] {
         expect("allowed", deeds.attempt(deed)?, Ok(()))?;
     }
-    let secret = format!("{WATCHED}/below/secret");
-    let (read, write) = (format!("{secret} 1"), format!("{secret} 2"));
+    let (read, write) = (format!("{SECRET} 1"), format!("{SECRET} 2"));
     said("allowed", &client.end()?, &[&read, &write, &write])
 }

@@ -114,7 +114,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     vm.shell(
         "mkdir -p /tried/watched/below /tried/free /tried/elsewhere /tried/guarded && \
          echo 1 >/tried/free/other && echo 1 >/tried/guarded/secret && \
-         echo 1 >/tried/watched/below/secret && mount --bind /tried/watched/below /tried/elsewhere && \
+         echo 1 >/tried/watched/below/secret && cp /bin/busybox /tried/watched/below/ && mount --bind /tried/watched/below /tried/elsewhere && \
          rmmod dummy",
     )?;
     vm.put("/tried/list", 0o644, LIST.as_bytes())?;
