@@ -9,7 +9,7 @@ CARGO ?= cargo
 RINGFENCE := target/release/ringfence
 PACKAGES := clang clang-format llvm libelf-dev zlib1g-dev pkg-config gcc libc6-dev xz-utils zstd
 # What the tests and the lab need besides.
-LAB_PACKAGES := qemu-system-x86 seabios ipxe-qemu busybox-static kmod mmdebstrap
+LAB_PACKAGES := qemu-system-x86 seabios ipxe-qemu busybox-static kmod mmdebstrap e2fsprogs
 # What `make test` attacks; `make lab` attacks all that can be.
 test: KERNELS_ATTACKED := 6.12-cloud-amd64 7-cloud-amd64
 # Only root can load BPF programs; everybody else is told what was left out.

@@ -67,6 +67,9 @@ struct client_state {
 	/* Types of events whose rules are decided by a program of their own on an LSM hook, and not
 	 * by the one that tells, which is passed when it is done. */
 	__u64 checked;
+	/* Address of the kernel's table of what fs-verity knows of files: verity.h. 0 where there
+	 * is none, or it is not known where. */
+	__u64 verity_table;
 };
 
 /* Why records are lost, as an index: RINGFENCE_LOST_ less one. A power of two. */

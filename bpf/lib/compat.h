@@ -65,8 +65,8 @@ struct inode___since_6_11 {
 
 /*
  * fs-verity's knowledge of a file: a field of the inode until 6.17; in the file system's own part
- * of it in 6.18, at an offset that its operations name; in a hash table since 7.0, where only
- * the kernel's own functions find it.
+ * of it in 6.18, at an offset that its operations name; in a hash table since 7.0 ("fsverity: use a
+ * hashtable to find the fsverity_info"), for which it has a link and the inode that it is of.
  */
 struct inode___until_6_17 {
 	struct fsverity_info *i_verity_info;
@@ -74,6 +74,11 @@ struct inode___until_6_17 {
 
 struct fsverity_operations___6_18 {
 	long inode_info_offs;
+};
+
+struct fsverity_info___since_7_0 {
+	struct rhash_head rhash_head;
+	const struct inode *inode;
 };
 
 #pragma clang attribute pop

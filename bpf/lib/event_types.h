@@ -183,6 +183,23 @@ struct fsverity_info {
 	u8 file_digest[64];
 };
 
+/* include/linux/rhashtable-types.h and rhashtable.h */
+struct rhash_head {
+	struct rhash_head *next;
+};
+
+struct bucket_table {
+	unsigned int size;
+	unsigned int nest;
+	u32 hash_rnd;
+	struct bucket_table *future_tbl;
+	void *buckets[];
+};
+
+struct rhashtable {
+	struct bucket_table *tbl;
+};
+
 /* include/linux/mm_types.h */
 struct mm_struct {
 	unsigned long arg_start;

@@ -22,6 +22,7 @@
 #define RINGFENCE_FILES_H
 
 #include "buffers.h"
+#include "verity.h"
 
 /* Names and mounts on the way from a file to the root. A path of 4096 bytes has at most 2048. */
 #define PATH_STEPS 2200
@@ -225,40 +226,6 @@ static __always_inline __u64 changed(struct inode *inode)
 		nanoseconds = BPF_CORE_READ(early, i_ctime.tv_nsec);
 	}
 	return seconds * 1000000000ULL + nanoseconds;
-}
-
-/* fs-verity's digest: see compat.h. */
-static __always_inline void put_digest(struct buffer *buffer, struct ringfence_file *file,
-				       struct inode *inode)
-{
-	struct inode___until_6_17 *early = (void *)inode;
-	struct fsverity_operations___6_18 *operations = NULL;
-	struct fsverity_info *info = NULL;
-	__u32 bytes;
-
-	if (bpf_core_field_exists(early->i_verity_info)) {
-		info = BPF_CORE_READ(early, i_verity_info);
-	} else if (bpf_core_field_exists(operations->inode_info_offs)) {
-		operations = (void *)BPF_CORE_READ(inode, i_sb, s_vop);
-		bpf_probe_read_kernel(&info, sizeof(info),
-				      (void *)inode + BPF_CORE_READ(operations, inode_info_offs));
-	}
-	file->flags |= RINGFENCE_FILE_VERITY;
-	if (!info || !bpf_core_type_exists(struct fsverity_info)) {
-		/* The file has one, and the kernel keeps it where programs cannot look. */
-		buffer->flags |= RINGFENCE_FLAG_INCOMPLETE;
-		return;
-	}
-	bytes = BPF_CORE_READ(info, tree_params.hash_alg, digest_size);
-	if (bytes == 32)
-		file->digest_algorithm = RINGFENCE_DIGEST_SHA256;
-	else if (bytes == 64)
-		file->digest_algorithm = RINGFENCE_DIGEST_SHA512_TRUNCATED;
-	else
-		return;
-	bpf_probe_read_kernel(file->digest, sizeof(file->digest),
-			      (void *)info +
-				      bpf_core_field_offset(struct fsverity_info, file_digest));
 }
 
 /* Whether the name of a dentry begins as memfd_create makes it (mm/memfd.c). */

@@ -51,7 +51,7 @@ impl Programs {
 }
 
 /// Programs of tests that are run in guests.
-const TESTS: [&str; 10] = [
+const TESTS: [&str; 11] = [
     "calls",
     "doors",
     "events",
@@ -61,6 +61,7 @@ const TESTS: [&str; 10] = [
     "rules_enforced",
     "rules_kernel",
     "rules_live",
+    "verity",
     "watch_churn",
 ];
 

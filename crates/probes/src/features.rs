@@ -14,6 +14,7 @@ use guard::views::{BpfKind, Views};
 use kernel_memory::KernelMemory;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
+use crate::digests::Digests;
 use crate::error::ProbeError;
 use crate::journal::JournalReader;
 use crate::journal::modules::ModuleEvents;
@@ -84,6 +85,7 @@ pub fn features() -> Vec<Feature> {
         feature("securityfs", "lockdown and LSM state", small_file("/sys/kernel/security/lsm")),
         feature("BPF LSM programs", "denying (not used by the guard)", attach(Tryout::Lsm)),
         feature("verdict gate", "tasks that wait for a product's verdict", gate()),
+        feature("fs-verity digests", "records and rules with the digest of a file", digests()),
         feature(
             "fentry programs",
             "observing calls (not used by the guard)",
@@ -291,6 +293,17 @@ fn kprobes() -> Result<Tried, ProbeError> {
 fn gate() -> Result<Tried, ProbeError> {
     let lacking = |lacking| ProbeError::Unsupported { what: "waiting for verdicts", lacking };
     crate::gate_support().map(|()| Tried::Works).map_err(lacking)
+}
+
+fn digests() -> Result<Tried, ProbeError> {
+    match Digests::find()? {
+        Digests::AtInode => Ok(Tried::Works),
+        Digests::InTable(_) => Ok(Tried::WorksWith("found through /proc/kallsyms".into())),
+        Digests::None => Err(ProbeError::Unsupported {
+            what: "having digests of files",
+            lacking: "it is built without CONFIG_FS_VERITY; rules by digest match no file".into(),
+        }),
+    }
 }
 
 fn fanotify() -> Result<Tried, ProbeError> {

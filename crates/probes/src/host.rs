@@ -83,13 +83,37 @@ pub fn live_symbols() -> Result<Symbols, ProbeError> {
         });
     }
     if all_zero {
-        return Err(ProbeError::File {
-            path: KALLSYMS.into(),
-            reason: "all addresses are hidden; run as root, or set kernel.kptr_restrict below 2"
-                .into(),
-        });
+        return Err(hidden());
     }
     Ok(Symbols::from_iter(parsed))
+}
+
+/// The address of one symbol of the running kernel itself, from /proc/kallsyms; none if it has no such
+/// one. Those of modules and programs, which have a name in brackets, come behind and are not looked at.
+pub(crate) fn live_symbol(name: &str) -> Result<Option<u64>, ProbeError> {
+    let file = fs::File::open(KALLSYMS).map_err(|error| ProbeError::file(KALLSYMS, &error))?;
+    let mut reader = BufReader::with_capacity(1 << 16, file);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        let read = reader.read_line(&mut line);
+        let end = read.map_err(|error| ProbeError::file(KALLSYMS, &error))? == 0;
+        if end || line.ends_with("]\n") {
+            return Ok(None);
+        }
+        match parse_symbol(&line) {
+            Some((0, _, found)) if found == name => return Err(hidden()),
+            Some((address, _, found)) if found == name => return Ok(Some(address)),
+            _ => {}
+        }
+    }
+}
+
+fn hidden() -> ProbeError {
+    ProbeError::File {
+        path: KALLSYMS.into(),
+        reason: "all addresses are hidden; run as root, or set kernel.kptr_restrict below 2".into(),
+    }
 }
 
 /// The types of the running kernel, from its BTF.
@@ -187,6 +211,11 @@ mod tests {
     fn the_lockdown_level_is_the_one_in_brackets() {
         assert_eq!(parse_lockdown("none [integrity] confidentiality\n"), Some(Lockdown::Integrity));
         assert_eq!(parse_lockdown("none integrity"), None);
+    }
+
+    #[test]
+    fn what_the_kernel_has_no_symbol_for_is_not_there() {
+        assert_eq!(live_symbol("no symbol has spaces").unwrap(), None);
     }
 
     #[test]

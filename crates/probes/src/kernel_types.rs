@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::OnceLock;
 
-use kernel_image::btf::{Kind, TypeId};
+use kernel_image::btf::{Btf, Kind, TypeId};
 use libbpf_rs::ObjectBuilder;
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -58,6 +58,14 @@ pub(crate) fn has_function(name: &str) -> Result<bool, ProbeError> {
     Kept::get().map(|kept| kept.functions.contains(name))
 }
 
+/// The kernel's types of those names. Not kept as such, because little is asked of them.
+pub(crate) fn few() -> Result<Btf, ProbeError> {
+    let file = format!("/proc/self/fd/{}", Kept::get()?.few.as_raw_fd());
+    let bytes = std::fs::read(&file).map_err(|error| ProbeError::file(&file, &error))?;
+    let malformed = |reason: String| ProbeError::Malformed { what: file.clone(), reason };
+    Btf::from_vec(bytes).map_err(|error| malformed(error.to_string()))
+}
+
 /// Begins an object whose programs are to find the kernel's types. libbpf searches all of them for each
 /// object that it is given, which is most of the time that loading one takes; here it is given those of
 /// [`NAMES`] only. Not for programs that use a type's number (`bpf_core_type_id_kernel`), which is
@@ -73,7 +81,7 @@ pub(crate) fn builder() -> libbpf_rs::Result<ObjectBuilder> {
 
 #[cfg(test)]
 mod tests {
-    use kernel_image::btf::{Btf, Member};
+    use kernel_image::btf::Member;
 
     use super::*;
 

@@ -117,7 +117,8 @@ fn what_events_share_is_laid_out_alike() {
         buffers,
         wake_always,
         reserved,
-        checked
+        checked,
+        verity_table
     });
     assert_eq!(state, c("client_state"));
     let counters =

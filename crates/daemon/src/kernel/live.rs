@@ -63,7 +63,9 @@ pub(super) fn failed<E: std::fmt::Display>(operation: &'static str) -> impl Fn(E
 fn refused(error: RulesError) -> RulesRefused {
     let text = error.to_string();
     match error {
-        RulesError::CannotDeny { kind, .. } | RulesError::CannotTell { kind, .. } => {
+        RulesError::CannotDeny { kind, .. }
+        | RulesError::CannotTell { kind, .. }
+        | RulesError::NoDigest { kind, .. } => {
             RulesRefused::Unavailable { event: kind, reason: text }
         }
         RulesError::Refused(refused) => RulesRefused::Wrong(refused),

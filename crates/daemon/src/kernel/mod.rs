@@ -33,7 +33,7 @@ pub struct RuleCount {
 /// Why rules or a collection were not installed.
 #[derive(Debug)]
 pub enum RulesRefused {
-    /// This host does not see it, or cannot deny it.
+    /// This host does not see it, cannot deny it, or does not know the digests that a rule asks for.
     Unavailable {
         /// Which event.
         event: &'static str,

@@ -85,7 +85,7 @@ fn had(event: &str, way: &str, full: Had, series: (u32, u32)) -> Had {
 }
 
 /// All features of the host, and what lacks where not all is well.
-const FEATURES: [&str; 19] = [
+const FEATURES: [&str; 20] = [
     "privilege",
     "lockdown",
     "kernel types (BTF)",
@@ -102,6 +102,7 @@ const FEATURES: [&str; 19] = [
     "securityfs",
     "BPF LSM programs",
     "verdict gate",
+    "fs-verity digests",
     "fentry programs",
     "kprobes",
     "fanotify permission events",

@@ -31,6 +31,7 @@ mod rules_enforced;
 mod tests_in_guest;
 mod trial;
 mod verdicts;
+mod verity;
 mod watch_churn;
 
 /// The scenarios, in the order in which the closing table has them.
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Scenario> {
         attacks_outside::SCENARIO,
         mutations::SCENARIO,
         events::SCENARIO,
+        verity::SCENARIO,
         firmware::SCENARIO,
         watch_churn::SCENARIO,
         churn::SCENARIO,
@@ -84,6 +86,7 @@ pub fn usual_seconds(scenario: &str) -> u32 {
         "killed" => 250,
         "finding" => 60,
         "firmware" => 30,
+        "verity" => 40,
         "doctor" => 20,
         figures::NAME => 120,
         "boots" => 10,

@@ -10,6 +10,7 @@
 
 mod area;
 mod fill;
+mod initial;
 mod missed;
 mod mutes;
 mod ruled;
@@ -19,16 +20,14 @@ mod types;
 mod watched;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
-use rustix::time::{ClockId, clock_gettime};
 
+use crate::digests::Digests;
 use crate::error::ProbeError;
 use crate::gate::{GateMaps, gate_support};
 use crate::object::{self, Kind, Own};
@@ -36,6 +35,7 @@ use crate::pins::Pins;
 use crate::rules::Rules;
 use crate::test_run::test_run;
 use area::Objects;
+use initial::initial_state;
 use missed::Missed;
 pub use mutes::Mute;
 use mutes::Mutes;
@@ -126,6 +126,8 @@ pub struct Hooks {
     /// Why nobody can be asked here, if that is so.
     no_gate: Option<String>,
     can_miss: bool,
+    /// Why records do not have the digests that files have here, if that is so.
+    no_digests: Option<String>,
     /// Where programs that decide by rules stay when this process ends, if they do.
     pins: Option<Pins>,
     /// By what would have been told of.
@@ -174,11 +176,14 @@ impl Hooks {
         let objects = Objects::load(types, &rules, lsm)?;
         let mut state = State::map(objects.map("state")?.as_fd())?;
         let checked = objects.checked();
-        state.begin(&ClientState { checked, ..initial_state(false)? });
+        let digests = Digests::find();
+        let verity_table = digests.as_ref().map_or(0, |found| found.table());
+        let begun = ClientState { checked, verity_table, ..initial_state()? };
+        state.begin(&begun);
         let made =
             objects.call("make_timer", |program| test_run(program, &mut NoContext::default()))?;
         if !matches!(made, Ok(0)) {
-            state.begin(&ClientState { checked, ..initial_state(true)? });
+            state.begin(&ClientState { wake_always: 1, ..begun });
         }
         let can_miss =
             objects.call("can_miss", |program| test_run(program, &mut NoContext::default()))?;
@@ -196,6 +201,7 @@ impl Hooks {
             ruled: 0,
             no_gate: gate_support().err(),
             can_miss,
+            no_digests: digests.err().map(|error| error.to_string()),
             pins: None,
             missed: BTreeMap::new(),
         })
@@ -234,6 +240,14 @@ impl Hooks {
             ask: ask(kind),
         };
         EventType::all().map(coverage).collect()
+    }
+
+    /// Whether records have the digests of files that fs-verity protects.
+    ///
+    /// # Errors
+    /// Why not: rules that ask for one are refused then.
+    pub fn digests(&self) -> Result<(), &str> {
+        self.no_digests.as_deref().map_or(Ok(()), Err)
     }
 
     /// The set of types that can be told of.
@@ -545,52 +559,9 @@ fn no_slot(slot: u32) -> ProbeError {
     ProbeError::Failed { what: WHAT, reason: format!("slot {slot} has no client") }
 }
 
-/// The state before the first event.
-fn initial_state(wake_always: bool) -> Result<ClientState, ProbeError> {
-    let now = clock_gettime(ClockId::Boottime);
-    let mounts = fs::metadata("/proc/1/ns/mnt").map(|file| file.ino());
-    let boot_id = crate::views::system_file("/proc/sys/kernel/random/boot_id")?;
-    Ok(ClientState {
-        // Greater than what any earlier daemon of this boot got to, at less than an event each
-        // nanosecond.
-        sequence: now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64,
-        boot_id: parse_boot_id(&boot_id).ok_or_else(|| ProbeError::Malformed {
-            what: "/proc/sys/kernel/random/boot_id".into(),
-            reason: format!("{:?} is no UUID", boot_id.trim()),
-        })?,
-        initial_mounts: mounts.ok().and_then(|number| u32::try_from(number).ok()).unwrap_or(0),
-        buffers: area::buffers(),
-        wake_always: wake_always.into(),
-        ..ClientState::default()
-    })
-}
-
-/// The 16 bytes of a UUID in the order of its text.
-fn parse_boot_id(text: &str) -> Option<[u8; 16]> {
-    let digits: Vec<u32> =
-        text.trim().chars().filter(|c| *c != '-').map(|c| c.to_digit(16)).collect::<Option<_>>()?;
-    let mut bytes = [0; 16];
-    if digits.len() != 2 * bytes.len() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        *byte = pair.iter().fold(0, |byte, digit| byte << 4 | *digit as u8);
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_boot_id_is_read_in_the_order_of_its_text() {
-        let id = parse_boot_id("01234567-89ab-cdef-0011-223344556677\n").unwrap();
-        assert_eq!(id[..8], [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]);
-        assert_eq!(id[15], 0x77);
-        assert_eq!(parse_boot_id("01234567-89ab-cdef-0011-22334455667"), None);
-        assert_eq!(parse_boot_id("0123456789abcdef001122334455667z"), None);
-    }
 
     #[test]
     fn hooks_can_be_kept_by_any_thread() {

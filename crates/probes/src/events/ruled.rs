@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use rules::events::by_number;
+use rules::model::Condition;
 use rules::{Action, Collection, RuleSet};
 
 use super::{EventType, Hooks};
@@ -51,8 +52,8 @@ impl Hooks {
     /// They are of the slot, whether somebody is admitted there or not.
     ///
     /// # Errors
-    /// When this host cannot deny what a rule denies, cannot tell of what it is for, or
-    /// [`Rules::install`] fails. The rules that were there before stay then.
+    /// When this host cannot deny what a rule denies, cannot tell of what it is for or of the digest that
+    /// it asks for, or [`Rules::install`] fails. The rules that were there before stay then.
     pub fn install_rules(&mut self, slot: u32, set: &RuleSet) -> Result<(), RulesError> {
         self.can_have(set)?;
         let before = self.ruled;
@@ -72,6 +73,8 @@ impl Hooks {
         let coverage = self.coverage();
         for rule in &set.rules {
             let denies = matches!(rule.action, Action::Deny(_)) && !rule.dry_run;
+            let is_digest = |condition: &Condition| matches!(condition, Condition::DigestIn(..));
+            let asks_for_digest = rule.conditions.iter().any(is_digest);
             for event in coverage.iter().filter(|event| event.kind.bit() & rule.events != 0) {
                 let (rule, kind) = (rule.id, event.kind.name());
                 if let (Err(reason), true) = (&event.deny, denies) {
@@ -79,6 +82,9 @@ impl Hooks {
                 }
                 if let (Err(reason), Err(_)) = (&event.notify, &event.deny) {
                     return Err(RulesError::CannotTell { rule, kind, reason: reason.clone() });
+                }
+                if let (Err(reason), true) = (self.digests(), asks_for_digest) {
+                    return Err(RulesError::NoDigest { rule, kind, reason: reason.to_owned() });
                 }
             }
         }

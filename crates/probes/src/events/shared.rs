@@ -50,6 +50,7 @@ pub(crate) struct ClientState {
     pub(crate) wake_always: u32,
     pub(crate) reserved: u32,
     pub(crate) checked: u64,
+    pub(crate) verity_table: u64,
 }
 
 /// `struct asked`.

@@ -38,6 +38,18 @@ pub enum RulesError {
         /// Why not.
         reason: String,
     },
+    /// Programs on this host cannot read the digests that files have, so none would be in any collection.
+    #[error(
+        "rule {rule} asks for the digest of a file, which {kind} cannot tell on this host: {reason}"
+    )]
+    NoDigest {
+        /// The client's number of the rule.
+        rule: u32,
+        /// Which event.
+        kind: &'static str,
+        /// Why not.
+        reason: String,
+    },
     /// The client has 16.
     #[error("a client has 16 collections at most")]
     TooManyCollections,

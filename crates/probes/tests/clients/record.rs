@@ -86,6 +86,12 @@ impl Record {
         self.number(self.header("body") as usize, field)
     }
 
+    /// Bytes of the actor from where a field begins.
+    pub(crate) fn actor_bytes(&self, field: &str, length: usize) -> &[u8] {
+        let offset = Self::actor_at() + layouts()[&format!("ringfence_actor.{field}")].0;
+        &self.0[offset..offset + length]
+    }
+
     fn text_at(&self, base: usize, field: &str) -> String {
         let offset = self.number(base, &format!("{field}.offset")) as usize;
         let length = self.number(base, &format!("{field}.length")) as usize;
