@@ -55,17 +55,18 @@ __noinline int put_asked_open(struct buffer *buffer, __u64 file)
 {
 	struct file___opened *opened = (void *)file;
 	struct ringfence_file_open *open;
-	__u32 mode;
+	__u32 flags;
 
 	if (!buffer)
 		return 0;
 	open = body_of(buffer);
-	mode = BPF_CORE_READ(opened, f_mode);
+	flags = BPF_CORE_READ(opened, f_flags);
 	/* What the kernel has for itself there is left out. */
-	open->flags = BPF_CORE_READ(opened, f_flags) & ~FMODE_EXEC;
+	open->flags = flags & ~FMODE_EXEC;
 	/* PROT_READ and PROT_WRITE are the same bits. */
-	open->access = mode & (FMODE_READ | FMODE_WRITE);
-	if (mode & FMODE_EXEC)
+	open->access = BPF_CORE_READ(opened, f_mode) & (FMODE_READ | FMODE_WRITE);
+	/* __FMODE_EXEC, by which the kernel opens what it executes (fs/exec.c, do_open_execat). */
+	if (flags & FMODE_EXEC)
 		open->access |= PROT_EXEC;
 	put_file(buffer, IN_BODY(ringfence_file_open, file), file);
 	return 0;
