@@ -384,7 +384,10 @@ fn a_program_is_executed_by_execveat_and_by_the_kernel_itself() {
     // The program by which the kernel loads what nobody has: no family of protocols has this number any more
     // (AF_DECnet until 6.1).
     const SETTING: &str = "/proc/sys/kernel/modprobe";
-    let before = fs::read_to_string(SETTING).unwrap();
+    let Ok(before) = fs::read_to_string(SETTING) else {
+        println!("this kernel is built without modules, and executes nothing to have them loaded");
+        return;
+    };
     let mut loader = before.trim().to_owned();
     if !Path::new(&loader).exists() {
         loader = program.to_str().unwrap().to_owned();
