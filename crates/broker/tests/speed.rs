@@ -2,41 +2,16 @@
 //! What the broker itself adds to a question. Printed, and held against a bound that only a mistake
 //! in kind would break: the tests run with little optimisation, on busy machines.
 
+mod counting;
 mod world;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::time::Instant;
 
 use broker::Effect;
 use broker::slot::FileKey;
 use broker::verdict::Answer;
+use counting::allocations;
 use world::*;
-
-/// Counts what is allocated.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: all is left to the system's allocator, with the arguments as they came; the counter is a
-// plain number of this thread, which allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises, and it came from there.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// Nanoseconds for each question, asked, answered by all, and settled; the best of some rounds.
 fn cost(askers: usize, cached: bool) -> u128 {
@@ -74,7 +49,7 @@ fn a_question_allocates_nothing_once_there_were_as_many_before() {
     let everybody = slots(&(0..8).collect::<Vec<_>>());
     let mut effects = Vec::with_capacity(1000);
     let mut turn = |event_id: u64| {
-        let before = ALLOCATIONS.get();
+        let before = allocations();
         let question = world.question(event_id, FileKey { inode: event_id, ..FILE }, everybody);
         world.broker.ask(world.now, question, &mut effects).expect("a question");
         for (client, session) in world.sessions.iter().enumerate() {
@@ -82,7 +57,7 @@ fn a_question_allocates_nothing_once_there_were_as_many_before() {
             world.broker.answer(world.now, *session, answer, &mut effects);
         }
         effects.clear();
-        ALLOCATIONS.get() - before
+        allocations() - before
     };
     // Tables and caches fill.
     let first: u64 = (1..6000).map(&mut turn).sum();

@@ -2,41 +2,18 @@
 //! Reading events allocates nothing: a product reads hundreds of thousands in a second.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../broker/tests/counting/mod.rs"]
+mod counting;
+
 use std::hint::black_box;
 use std::time::Duration;
 
 use abi::{Event, EventType, ProcessExec, RecordBuilder};
+use counting::allocations;
 use sdk::Ring;
 use sdk::simulated::RingWriter;
 
 const EVENTS: usize = 1000;
-
-thread_local! {
-    /// What this thread allocated: the test harness has threads of its own.
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: all is left to the system's allocator; what is done beside it touches no memory but a number of the
-// thread, which needs neither making nor destruction.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promise is the system allocator's condition.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        // SAFETY: as above, and all comes from the system's allocator.
-        unsafe { System.dealloc(place, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_thousand_events_are_read_with_all_their_strings_without_an_allocation() {
@@ -50,7 +27,7 @@ fn a_thousand_events_are_read_with_all_their_strings_without_an_allocation() {
         builder.actor.executable.path = builder.path(b"/usr/bin/bash");
         assert!(writer.write(builder.finish().as_bytes()));
     }
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     let mut bytes = 0;
     for _ in 0..EVENTS {
         black_box(ring.wait(Some(Duration::ZERO), None).unwrap());
@@ -59,9 +36,9 @@ fn a_thousand_events_are_read_with_all_their_strings_without_an_allocation() {
         bytes += exec.path().len() + received.record.executable_path().len();
         bytes += exec.arguments().map(<[u8]>::len).sum::<usize>();
     }
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(allocations() - before, 0);
     assert_eq!(bytes, EVENTS * (13 + 13 + 4 + 6));
     // The count does count.
     black_box(Box::new(bytes));
-    assert_eq!(ALLOCATIONS.get() - before, 1);
+    assert_eq!(allocations() - before, 1);
 }

@@ -216,7 +216,8 @@ fn make_baseline(
     notices: &mut Vec<String>,
 ) -> anyhow::Result<Baseline> {
     let cannot = "no baseline could be made from the kernel's image";
-    let facts = checks::facts(kernel, &MemoryViews::new(*kernel));
+    // What a baseline that is sealed already knows is not looked for again.
+    let facts = || checks::facts(kernel, &MemoryViews::new(*kernel));
     let is_known = identity.boot_id.bytes().any(|digit| !matches!(digit, b'0' | b'-'));
     let store = arguments.state_directory().filter(|_| is_known);
     if arguments.state_directory().is_some() && store.is_none() {
@@ -227,7 +228,7 @@ fn make_baseline(
         );
     }
     let baseline = match store {
-        None => Baseline::from_image(image, kernel, identity.clone(), facts)
+        None => Baseline::from_image(image, kernel, identity.clone(), facts())
             .map_err(|missing| anyhow::anyhow!(missing.0))
             .context(cannot)?,
         Some(directory) => {
@@ -239,7 +240,7 @@ fn make_baseline(
                 None => {
                     store
                         .replace(|file| {
-                            Baseline::write_from_image(image, kernel, identity, facts, file)
+                            Baseline::write_from_image(image, kernel, identity, facts(), file)
                         })
                         .context(cannot)?;
                     let map = store.open()?.context("the baseline vanished")?;

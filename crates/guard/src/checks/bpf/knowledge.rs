@@ -4,38 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use kernel_memory::Kernel;
-
 use super::objects::{Inventory, Program};
 use super::{calls, holders, objects};
-use crate::check::{Missing, System};
-use crate::fields::Fields;
+use crate::check::System;
 use crate::recover::Recovered;
-use crate::views::BpfKind;
 
 /// What is known of a program.
 #[derive(Clone, Debug)]
 struct Known {
     reaches: Vec<(&'static str, &'static str)>,
     owner: String,
-}
-
-/// The links of these programs, each with its program.
-fn links(
-    kernel: &Kernel<'_>,
-    recovered: &mut Recovered,
-    programs: &HashSet<u64>,
-) -> Vec<(u64, u64)> {
-    let mut look = || -> Result<_, Missing> {
-        let links = objects::entries(kernel, recovered, BpfKind::Link)?;
-        let links: Vec<u64> = links.iter().map(|link| link.address).collect();
-        let of_link = Fields::of(kernel, "bpf_link", &["prog"])?;
-        let links = of_link.read(kernel, &links).into_iter().flatten();
-        let links = links.map(|link| (link.address, link.value(0)));
-        Ok(links.filter(|(_, program)| programs.contains(program)).collect())
-    };
-    // A kernel before 5.7 has none; that the table cannot be read the check of BPF says.
-    look().unwrap_or_default()
 }
 
 /// What is known of all programs that were seen.
@@ -67,7 +45,9 @@ impl Knowledge {
         }
         // Who attached a program may hold nothing but its link.
         let addresses: HashSet<u64> = new.iter().map(|program| program.address).collect();
-        let links = links(kernel, recovered, &addresses);
+        // That the table of links cannot be read the check of BPF says.
+        let mut links = objects::linked(kernel, recovered).unwrap_or_default();
+        links.retain(|(_, program)| addresses.contains(program));
         let objects = addresses.into_iter().chain(links.iter().map(|(link, _)| *link)).collect();
         let tasks = recovered
             .data_symbol(kernel, "init_task")

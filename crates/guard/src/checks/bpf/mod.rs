@@ -21,7 +21,6 @@ use objects::Inventory;
 
 use super::looks;
 use crate::check::{About, Check, Missing, Outcome, System};
-use crate::fields::Fields;
 use crate::finding::{Finding, Hook};
 use crate::owners::Owners;
 use crate::recover::Recovered;
@@ -178,13 +177,9 @@ impl Bpf {
         let kernel = &system.kernel;
         let inventory = Inventory::gather(kernel, &mut self.recovered)?;
         self.knowledge.update(system, &mut self.recovered, &inventory);
-        let links = objects::entries(kernel, &mut self.recovered, BpfKind::Link)?;
-        let links: Vec<u64> = links.iter().map(|link| link.address).collect();
-        let linked: HashSet<u64> = Fields::of(kernel, "bpf_link", &["prog"])?
-            .read(kernel, &links)
-            .iter()
-            .flatten()
-            .map(|link| link.value(0))
+        let linked: HashSet<u64> = objects::linked(kernel, &mut self.recovered)?
+            .into_iter()
+            .map(|(_, program)| program)
             .collect();
         let own = system.views.own_bpf().unwrap_or_default();
         for program in inventory.all() {

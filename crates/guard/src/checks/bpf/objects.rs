@@ -274,3 +274,14 @@ impl Inventory {
         self.by_address.values()
     }
 }
+/// Each link with the program that it ties to a place.
+pub(super) fn linked(
+    kernel: &Kernel<'_>,
+    recovered: &mut Recovered,
+) -> Result<Vec<(u64, u64)>, Missing> {
+    let links = entries(kernel, recovered, BpfKind::Link)?;
+    let links: Vec<u64> = links.iter().map(|link| link.address).collect();
+    let of_link = Fields::of(kernel, "bpf_link", &["prog"])?;
+    let links = of_link.read(kernel, &links);
+    Ok(links.iter().flatten().map(|link| (link.address, link.value(0))).collect())
+}
