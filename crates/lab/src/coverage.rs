@@ -74,11 +74,11 @@ fn render(doors: &Doors) -> String {
     for ((event, door), classes) in doors {
         let shown = if event == last { String::new() } else { format!("`{event}`") };
         last = event;
-        let entry = entries.iter().find(|entry| entry.event == event);
+        let entry = entries.get(event);
         let cells = CLASSES.map(|class| {
             let seen = series(classes.get(class));
             let none = series(classes.get(&format!("no-{class}")));
-            let exists = entry.is_none_or(|entry| entry.classes.contains(&class));
+            let exists = entry.is_none_or(|entry| entry.has(class));
             match (seen.is_empty(), none.is_empty()) {
                 (true, true) if !exists => "–".to_owned(),
                 (_, true) => seen,
