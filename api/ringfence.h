@@ -172,8 +172,8 @@ struct ringfence_file {
 	__u32 digest_algorithm;
 	/* fs-verity's digest of the file, where it has one. */
 	__u8 digest[32];
-	/* As the kernel has it (d_absolute_path), not as the caller wrote it; " (deleted)" is a flag.
-	 * What never was in a directory has its name behind a slash: /memfd:NAME. */
+	/* As the kernel has it (d_absolute_path), not as the caller wrote it; " (deleted)" is a
+	 * flag. What never was in a directory has its name behind a slash: /memfd:NAME. */
 	struct ringfence_string path;
 };
 
@@ -316,8 +316,8 @@ struct ringfence_process_exit {
 	/* A core was dumped: 1. */
 	__u32 dumped;
 	__u32 reserved;
-	/* How long it lived and ran in user and kernel mode, in nanoseconds. What its last thread ran
-	 * since the last tick or switch (at most 1 / CONFIG_HZ seconds) is not counted yet. */
+	/* How long it lived and ran in user and kernel mode, in nanoseconds. What its last thread
+	 * ran since the last tick or switch (at most 1 / CONFIG_HZ seconds) is not counted yet. */
 	__u64 lifetime;
 	__u64 user_time;
 	__u64 system_time;
@@ -481,12 +481,31 @@ struct ringfence_memory_fileless {
 
 #define RINGFENCE_FILELESS_EXEC 1
 #define RINGFENCE_FILELESS_MAP	2
-/* A file is opened, with these O_ and for what, as PROT_ (EXEC: by the kernel); 0 if not known. Draft. */
+
+/* --- file ------------------------------------------------------------------------------------ */
+
+/* A file is opened. Draft. */
 struct ringfence_file_open {
 	struct ringfence_file file;
+	/* O_; 0 where fanotify asks, which does not say it. */
 	__u32 flags;
+	/* What for, as PROT_; PROT_EXEC by the kernel, which executes it. 0 as above. */
 	__u32 access;
 };
+
+/* What is in a regular file may have changed: its version says whether it has. Draft. */
+struct ringfence_file_modify {
+	struct ringfence_file file;
+	/* RINGFENCE_MODIFY_ */
+	__u32 how;
+	/* O_ of what was open; 0 if nothing was. */
+	__u32 flags;
+};
+
+/* It was open for writing, and nobody has it open or mapped so any more; it is truncated by who has
+ * it not open for writing. */
+#define RINGFENCE_MODIFY_CLOSED	   1
+#define RINGFENCE_MODIFY_TRUNCATED 2
 
 /* --- session --------------------------------------------------------------------------------- */
 
@@ -568,7 +587,8 @@ struct ringfence_verdict {
 	__u64 event_id;
 	/* RINGFENCE_VERDICT_ */
 	__u32 verdict;
-	/* The errno that the caller is to get: 1 to 133, not EINTR (4); 0 with allow, or for EPERM. */
+	/* The errno that the caller is to get: 1 to 133, not EINTR (4); 0 with allow, or for EPERM.
+	 */
 	__u32 error;
 	/* RINGFENCE_VERDICT_FLAG_ */
 	__u32 flags;

@@ -45,6 +45,7 @@ struct published {
 	struct ringfence_memory_access memory_access;
 	struct ringfence_memory_fileless memory_fileless;
 	struct ringfence_file_open file_open;
+	struct ringfence_file_modify file_modify;
 	struct ringfence_loss loss;
 	struct ringfence_deadline_missed deadline_missed;
 	struct ringfence_stage_changed stage_changed;

@@ -74,6 +74,8 @@ struct {
 	struct ringfence_memory_protect memory_protect;
 	struct ringfence_memory_access memory_access;
 	struct ringfence_memory_fileless memory_fileless;
+	struct ringfence_file_open file_open;
+	struct ringfence_file_modify file_modify;
 } trial_layouts;
 
 struct trial_context {

@@ -28,49 +28,14 @@
 #include "lib/compat.h"
 #include "../api/ringfence.h"
 #include "lib/ask.h"
-#include "lib/watched.h"
+#include "lib/open_record.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* include/linux/fs.h */
-#define FMODE_READ  0x1
-#define FMODE_WRITE 0x2
-#define FMODE_EXEC  0x20
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct file___opened {
-	unsigned int f_flags;
-	unsigned int f_mode;
-};
-
-#pragma clang attribute pop
 
 static const struct event open_event = {
 	.type = RINGFENCE_FILE_OPEN,
 	.body = sizeof(struct ringfence_file_open),
 };
-
-__noinline int put_asked_open(struct buffer *buffer, __u64 file)
-{
-	struct file___opened *opened = (void *)file;
-	struct ringfence_file_open *open;
-	__u32 flags;
-
-	if (!buffer)
-		return 0;
-	open = body_of(buffer);
-	flags = BPF_CORE_READ(opened, f_flags);
-	/* What the kernel has for itself there is left out. */
-	open->flags = flags & ~FMODE_EXEC;
-	/* PROT_READ and PROT_WRITE are the same bits. */
-	open->access = BPF_CORE_READ(opened, f_mode) & (FMODE_READ | FMODE_WRITE);
-	/* __FMODE_EXEC, by which the kernel opens what it executes (fs/exec.c, do_open_execat). */
-	if (flags & FMODE_EXEC)
-		open->access |= PROT_EXEC;
-	put_file(buffer, IN_BODY(ringfence_file_open, file), file);
-	return 0;
-}
 
 /* Argument: struct file. */
 SEC("lsm.s/file_open")
@@ -84,23 +49,24 @@ int file_open_asked(void *context)
 
 	if (!askers)
 		return 0;
-	askers &= watched_by(file);
+	askers &= watched_by(of_file(file));
 	if (!askers)
 		return 0;
-	if (BPF_CORE_READ((struct file___opened *)file, f_mode) & FMODE_WRITE)
+	if (mode_of(file) & FMODE_WRITE)
 		kept = 0;
 	if (!to_ask(&question, &open_event, askers, kept))
 		return 0;
 	buffer = begin_for(&open_event, question.askers);
 	if (!buffer)
 		return gate_fall_back(&question);
-	put_asked_open(buffer, file);
+	put_open(buffer, file);
 	denied = ask(buffer, &question);
 	if (!denied)
 		return 0;
 	buffer = begin_denied(&open_event, question.event_id, denied);
 	if (buffer) {
-		put_asked_open(buffer, file);
+		buffer->notify &= told_of(RINGFENCE_FILE_OPEN, of_file(file));
+		put_open(buffer, file);
 		finish(buffer);
 	}
 	return denied;

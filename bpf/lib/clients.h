@@ -251,11 +251,11 @@ __noinline int lose_all(__u64 clients, __u32 type, __u32 why, __u32 count)
 
 /*
  * Begins a record of an event that the running task causes, with `body` bytes of its own, if
- * anybody subscribes to it or has rules for it (`ruled`): gives the buffer with header and actor,
- * or NULL. Mutes are of subscriptions: rules are decided whoever mutes. Who gets a buffer calls
- * observe(), conclude() or check() (send.h).
+ * anybody of `among` subscribes to it, or anybody has rules for it (`ruled`): gives the buffer with
+ * header and actor, or NULL. Mutes are of subscriptions, and so is `among`: rules are decided
+ * whoever mutes. Who gets a buffer calls observe(), conclude() or check() (send.h).
  */
-static __always_inline struct buffer *begin_ruled(__u32 type, __u32 body, __u64 ruled)
+static __always_inline struct buffer *begin_among(__u32 type, __u32 body, __u64 ruled, __u64 among)
 {
 	struct subscribers *subscribers = bpf_map_lookup_elem(&subscriptions, &type);
 	struct client_state *all;
@@ -265,7 +265,7 @@ static __always_inline struct buffer *begin_ruled(__u32 type, __u32 body, __u64 
 
 	if (!subscribers)
 		return NULL;
-	wanted = subscribers->notify | subscribers->ask;
+	wanted = (subscribers->notify | subscribers->ask) & among;
 	if (!(wanted | ruled))
 		return NULL;
 	all = the_state();
@@ -306,6 +306,12 @@ static __always_inline struct buffer *begin_ruled(__u32 type, __u32 body, __u64 
 	buffer->ask = wanted & subscribers->ask;
 	buffer->ruled = ruled;
 	return buffer;
+}
+
+/* The same for all who subscribe. */
+static __always_inline struct buffer *begin_ruled(__u32 type, __u32 body, __u64 ruled)
+{
+	return begin_among(type, body, ruled, ~0ULL);
 }
 
 /* Clients by whose rules the program that tells of a type decides. */

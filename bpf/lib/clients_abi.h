@@ -70,6 +70,8 @@ struct client_state {
 	/* Address of the kernel's table of what fs-verity knows of files: verity.h. 0 where there
 	 * is none, or it is not known where. */
 	__u64 verity_table;
+	/* Clients that are told of those files only that they watch: watched.h. */
+	__u64 watching;
 };
 
 /* Why records are lost, as an index: RINGFENCE_LOST_ less one. A power of two. */

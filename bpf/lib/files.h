@@ -238,26 +238,22 @@ static __always_inline int is_memfd(struct dentry *dentry)
 	       name[4] == 'd' && name[5] == ':';
 }
 
-/* Describes the file behind a struct file in the struct ringfence_file that is `at` bytes into the
- * record. Gives its RINGFENCE_FILE_ flags. */
-__noinline int put_file(struct buffer *buffer, __u32 at, __u64 address)
+/* Describes a file by its inode and the place where it was found, in the struct ringfence_file that
+ * is `at` bytes into the record. Gives its RINGFENCE_FILE_ flags. */
+__noinline int put_inode(struct buffer *buffer, __u32 at, __u64 address, __u64 place, __u64 seen_by)
 {
 	struct ringfence_file *out;
-	struct file *file = (void *)address;
-	struct vfsmount *vfsmount;
-	struct dentry *dentry;
+	struct inode *inode = (void *)address;
+	struct vfsmount *vfsmount = (void *)seen_by;
+	struct dentry *dentry = (void *)place;
 	struct super_block *sb;
-	struct inode *inode;
 	__u64 magic;
 	__u32 mount_flags;
 
-	if (!buffer || !file)
+	if (!buffer || !inode)
 		return 0;
 	at &= FIXED_MASK;
 	out = (void *)buffer->record + at;
-	inode = BPF_CORE_READ(file, f_inode);
-	dentry = BPF_CORE_READ(file, f_path.dentry);
-	vfsmount = BPF_CORE_READ(file, f_path.mnt);
 	sb = BPF_CORE_READ(inode, i_sb);
 	out->device = BPF_CORE_READ(sb, s_dev);
 	out->inode = BPF_CORE_READ(inode, i_ino);
@@ -289,6 +285,18 @@ __noinline int put_file(struct buffer *buffer, __u32 at, __u64 address)
 		out->flags &= ~RINGFENCE_FILE_DELETED;
 	}
 	return out->flags;
+}
+
+/* The same of the file behind a struct file. */
+__noinline int put_file(struct buffer *buffer, __u32 at, __u64 address)
+{
+	struct file *file = (void *)address;
+
+	if (!buffer || !file)
+		return 0;
+	return put_inode(buffer, at, (__u64)BPF_CORE_READ(file, f_inode),
+			 (__u64)BPF_CORE_READ(file, f_path.dentry),
+			 (__u64)BPF_CORE_READ(file, f_path.mnt));
 }
 
 #endif

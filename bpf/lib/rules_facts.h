@@ -247,6 +247,12 @@ static const struct rules_shape rules_shapes[RINGFENCE_TYPES] = {
 					     RULES_AT(memory_access, access), NO, NO, NO, NO),
 	[RINGFENCE_MEMORY_FILELESS] = RULES_OF(memory_fileless, RULES_AT(memory_fileless, file), NO,
 					       RULES_AT(memory_fileless, how), NO, NO, NO, NO),
+	[RINGFENCE_FILE_OPEN] =
+		RULES_OF(file_open, RULES_AT(file_open, file), NO, NO, RULES_AT(file_open, access),
+			 NO, RULES_AT(file_open, flags), NO),
+	[RINGFENCE_FILE_MODIFY] =
+		RULES_OF(file_modify, RULES_AT(file_modify, file), NO, RULES_AT(file_modify, how),
+			 NO, NO, RULES_AT(file_modify, flags), NO),
 };
 
 #undef NO

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Watched: which clients are asked about the opening of a file, by the directories above it.
+ * Watched: which clients are asked about the opening of a file, or are told of it and of its
+ * modification, by the directories above it.
  *
  * Everything opens files, so nobody is asked about all of them. A grant names directories (or
  * single files); user space resolves them once and enters what they are: device and inode. A file
- * is watched by whom one of the directories above it belongs to, or it itself.
+ * is watched by whom one of the directories above it belongs to, or it itself. Who is only told
+ * and names none is told of all files.
  *
  * The walk goes from the file to the root of its file system, not of its mount, so a directory that
  * is mounted elsewhere once more stays watched; and from where the file system is mounted on.
@@ -83,17 +85,52 @@ static long watched_step(__u32 count, struct watched_walk *walk)
 	return 0;
 }
 
-/* Clients who watch the file behind a struct file. */
-static __always_inline __u64 watched_by(__u64 address)
+/* A place in the tree of files, by addresses: a dentry, and the mount (struct vfsmount) that it is
+ * seen through. */
+struct place {
+	__u64 dentry;
+	__u64 vfsmount;
+};
+
+/* That of a struct path. */
+static __always_inline struct place of_path(__u64 path)
 {
-	struct file *file = (void *)address;
+	struct place place = {
+		.dentry = (__u64)BPF_CORE_READ((struct path *)path, dentry),
+		.vfsmount = (__u64)BPF_CORE_READ((struct path *)path, mnt),
+	};
+
+	return place;
+}
+
+/* That of a struct file. */
+static __always_inline struct place of_file(__u64 file)
+{
+	return of_path(file + bpf_core_field_offset(struct file, f_path));
+}
+
+/* Clients who watch what is at a place. */
+static __always_inline __u64 watched_by(struct place place)
+{
 	struct watched_walk walk = {};
 
-	walk.dentry = (__u64)BPF_CORE_READ(file, f_path.dentry);
-	walk.mount = mount_of((__u64)BPF_CORE_READ(file, f_path.mnt));
+	walk.dentry = place.dentry;
+	walk.mount = mount_of(place.vfsmount);
 	if (bpf_loop(WATCHED_STEPS, watched_step, &walk, 0) >= WATCHED_STEPS)
 		return ~0ULL;
 	return walk.clients;
+}
+
+/* Clients who can be told what becomes of what is at a place, as far as they subscribe: not those
+ * who watch something else. The walk is made for those only. */
+static __always_inline __u64 told_of(__u32 type, struct place place)
+{
+	struct subscribers *subscribers = bpf_map_lookup_elem(&subscriptions, &type);
+	struct client_state *all = the_state();
+	__u64 limited;
+
+	limited = subscribers && all ? subscribers->notify & all->watching : 0;
+	return limited ? ~limited | watched_by(place) : ~0ULL;
 }
 
 #endif

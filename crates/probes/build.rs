@@ -12,7 +12,7 @@ use libbpf_rs::btf::{Btf, BtfKind, BtfType, TypeId};
 const AREAS: [&str; 5] = ["features", "gate_trial", "kernel_reader", "module_events", "views"];
 
 /// Objects without a skeleton: which of their programs are loaded is decided at run time.
-const EVENTS: [&str; 10] = [
+const EVENTS: [&str; 11] = [
     "clients",
     "calls",
     "process",
@@ -20,6 +20,7 @@ const EVENTS: [&str; 10] = [
     "credentials",
     "image",
     "memory",
+    "file",
     "verdicts",
     "verdicts_kernel",
     "verdicts_file",

@@ -178,6 +178,13 @@ pub const FILELESS_EXEC: u32 = 1;
 /// Mapped executable.
 pub const FILELESS_MAP: u32 = 2;
 
+// file
+
+/// What was open for writing is open no more.
+pub const MODIFY_CLOSED: u32 = 1;
+/// It is truncated by who has it not open for writing.
+pub const MODIFY_TRUNCATED: u32 = 2;
+
 // session
 
 /// The ring was full.

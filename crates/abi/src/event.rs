@@ -48,6 +48,8 @@ pub enum Event<'a> {
     MemoryFileless(View<'a, MemoryFileless>),
     /// A file is opened.
     FileOpen(View<'a, FileOpen>),
+    /// What is in a file may have changed.
+    FileModify(View<'a, FileModify>),
     /// A finding of the guard.
     KernelFinding(View<'a, KernelFinding>),
     /// Records did not reach this client.
@@ -109,6 +111,7 @@ parts! {
     MemoryAccess: executable.path;
     MemoryFileless: file.path;
     FileOpen: file.path;
+    FileModify: file.path;
     Loss: ;
     DeadlineMissed: ;
     StageChanged: reason;
@@ -145,13 +148,14 @@ impl<'a> Event<'a> {
             Type::MemoryAccess => view(event, frame, Self::MemoryAccess),
             Type::MemoryFileless => view(event, frame, Self::MemoryFileless),
             Type::FileOpen => view(event, frame, Self::FileOpen),
+            Type::FileModify => view(event, frame, Self::FileModify),
             Type::KernelFinding => view(event, frame, Self::KernelFinding),
             Type::Loss => view(event, frame, Self::Loss),
             Type::DeadlineMissed => view(event, frame, Self::DeadlineMissed),
             Type::StageChanged => view(event, frame, Self::StageChanged),
             Type::ShuttingDown => view(event, frame, Self::ShuttingDown),
             // Their numbers are taken; what their parts hold is not settled yet.
-            Type::FileModify | Type::TamperAttempt | Type::KernelLockDenied => Ok((unknown, tail)),
+            Type::TamperAttempt | Type::KernelLockDenied => Ok((unknown, tail)),
         }
     }
 }
@@ -177,6 +181,7 @@ impl Event<'_> {
             Self::MemoryAccess(view) => each(view.part(), visit),
             Self::MemoryFileless(view) => each(view.part(), visit),
             Self::FileOpen(view) => each(view.part(), visit),
+            Self::FileModify(view) => each(view.part(), visit),
             Self::KernelFinding(view) => each(view.part(), visit),
             Self::Loss(view) => each(view.part(), visit),
             Self::DeadlineMissed(view) => each(view.part(), visit),

@@ -49,7 +49,7 @@ pub enum EventType {
     MemoryFileless = MEMORY_FILELESS,
     /// A file is opened.
     FileOpen = FILE_OPEN,
-    /// A file that was changed is closed.
+    /// What is in a file may have changed.
     FileModify = FILE_MODIFY,
     /// Something was attempted against a protected object.
     TamperAttempt = TAMPER_ATTEMPT,

@@ -172,6 +172,13 @@ impl<'a> View<'a, FileOpen> {
     }
 }
 
+impl<'a> View<'a, FileModify> {
+    /// Path of what may have changed.
+    pub fn path(&self) -> &'a [u8] {
+        self.text(self.part.file.path)
+    }
+}
+
 impl View<'_, Loss> {
     /// Types of which records were lost, by number, and how many.
     pub fn types(&self) -> impl Iterator<Item = (u16, u32)> {

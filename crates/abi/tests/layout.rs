@@ -158,6 +158,7 @@ fn structures() -> Vec<Structure> {
         structure!("memory_access", MemoryAccess { target, access, by, executable }),
         structure!("memory_fileless", MemoryFileless { file, how, reserved }),
         structure!("file_open", FileOpen { file, flags, access }),
+        structure!("file_modify", FileModify { file, how, flags }),
         structure!("loss", Loss { records, why, reserved, by_type }),
         structure!("deadline_missed", DeadlineMissed { missed_event_id, took, misses, demoted }),
         structure!("stage_changed", StageChanged { event_type, before, after, reserved, reason }),

@@ -70,6 +70,10 @@ impl EventType {
     pub const KERNEL_FINDING: Self = Self(52);
     /// A file is opened: the one event that is asked about below named directories only.
     pub const FILE_OPEN: Self = Self(40);
+    /// What is in a file may have changed.
+    pub const FILE_MODIFY: Self = Self(41);
+    /// Those of files, which a grant can have for named directories only.
+    pub const WATCHED: [Self; 2] = [Self::FILE_OPEN, Self::FILE_MODIFY];
 
     /// All that a grant can name, by number.
     pub fn all() -> impl Iterator<Item = Self> {

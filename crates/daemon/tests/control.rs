@@ -201,6 +201,42 @@ fn a_client_has_one_session_and_another_client_one_of_its_own() {
 }
 
 #[test]
+fn what_a_grant_watches_holds_for_who_is_told_of_files_and_for_who_is_asked() {
+    const WATCHER: &str = "org.example.watcher";
+    let grant = format!(
+        "draft = true\nwatched = [\"/etc\"]\n{}[events.file_modify]\nclasses = [\"notify\"]\n",
+        support::grant(WATCHER, 2000)
+    );
+    let grant = grant.replace(
+        "[events.file_open]\nclasses = [\"notify\"]",
+        "[events.file_open]\nclasses = [\"notify\", \"ask\"]",
+    );
+    let daemon = Daemon::start(&[("watcher.toml", &grant)]);
+    let mut client = daemon.connect();
+    let reply = client.open(WATCHER);
+    assert!(reply.get("error").is_none(), "{reply}");
+    let watched = || {
+        let kernel = daemon.kernel.get();
+        let watching = kernel.slots.values().find(|slot| !slot.watched.is_empty());
+        watching.map(|slot| (slot.watched.clone(), slot.watches_to_decide))
+    };
+    let change = |client: &mut support::Client, method: &str, event: &str, class: &str| {
+        client.ok(method, json!({ "subscriptions": [subscription(event, &[class])] }));
+    };
+    change(&mut client, "Subscribe", "process_exec", "notify");
+    assert_eq!(watched(), None);
+    let etc = || vec!["/etc".to_owned()];
+    for event in ["file_modify", "file_open"] {
+        change(&mut client, "Subscribe", event, "notify");
+        assert_eq!(watched(), Some((etc(), false)), "{event}");
+        change(&mut client, "Unsubscribe", event, "notify");
+        assert_eq!(watched(), None, "{event}");
+    }
+    change(&mut client, "Subscribe", "file_open", "ask");
+    assert_eq!(watched(), Some((etc(), true)));
+}
+
+#[test]
 fn a_session_has_what_it_subscribes_to_and_nothing_without_a_grant() {
     let kernel = Shared::default();
     let fork = EventType::from_name("process_fork").unwrap();

@@ -51,10 +51,11 @@ impl Programs {
 }
 
 /// Programs of tests that are run in guests.
-const TESTS: [&str; 11] = [
+const TESTS: [&str; 12] = [
     "calls",
     "doors",
     "events",
+    "files",
     "firmware",
     "lsm_events",
     "rings",

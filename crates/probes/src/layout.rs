@@ -118,7 +118,8 @@ fn what_events_share_is_laid_out_alike() {
         wake_always,
         reserved,
         checked,
-        verity_table
+        verity_table,
+        watching
     });
     assert_eq!(state, c("client_state"));
     let counters =

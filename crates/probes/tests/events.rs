@@ -102,10 +102,11 @@ fn how_long_a_process_ran_is_as_the_kernel_tells_its_parent() {
         + exit.body("ringfence_process_exit.system_time");
     assert!(told > 0 && told <= exit.body("ringfence_process_exit.lifetime"), "{told} ns");
     // A tick comes each 10 ms or more often; what the kernel does after telling of the end counts too.
-    // Microseconds are what it is told in, twice.
+    // Microseconds are what it is told in, twice. A processor of a virtual machine that is not run itself has no
+    // ticks, and whoever is on it seems to run: a tenth for that.
     let told = Duration::from_nanos(told);
     let all = told <= ran + Duration::from_micros(2);
-    assert!(all && ran < told + Duration::from_millis(25), "{told:?} of {ran:?}");
+    assert!(all && ran < told + Duration::from_millis(25) + ran / 10, "{told:?} of {ran:?}");
 }
 
 /// Waits for a child; gives how long it ran.

@@ -22,7 +22,8 @@ pub struct Event {
     pub target: Option<usize>,
     /// A number that only this type has: what rules call it, and where it is (u32).
     pub own: Option<(Own, usize)>,
-    /// Where the bits of protection are (u32), after the change where there is one.
+    /// Where the bits of protection are (u32), after the change where there is one. Those of a file that
+    /// is opened are what it is opened for: see [`Event::is_opening`].
     pub protection: Option<usize>,
     /// Where the bits of protection before the change are (u32).
     pub before: Option<usize>,
@@ -49,6 +50,8 @@ pub enum Own {
     ProgramType,
     /// `how` of memory_fileless.
     How,
+    /// `how` of file_modify.
+    Modify,
 }
 
 impl Own {
@@ -61,7 +64,7 @@ impl Own {
             Self::By => "by",
             Self::From => "from",
             Self::ProgramType => "program_type",
-            Self::How => "how",
+            Self::How | Self::Modify => "how",
         }
     }
 }
@@ -85,8 +88,8 @@ const NOTHING: Event = Event {
 
 /// All types that rules can be for.
 ///
-/// Those of sessions have no actor, and the drafts (file, tamper protection) no part of their own yet.
-pub static EVENTS: [Event; 17] = [
+/// Those of sessions have no actor, and that of tamper protection no part of its own yet.
+pub static EVENTS: [Event; 19] = [
     Event {
         name: "process_exec",
         number: 1,
@@ -208,7 +211,38 @@ pub static EVENTS: [Event; 17] = [
         own: Some((Own::How, FILE)),
         ..NOTHING
     },
+    Event {
+        name: "file_open",
+        number: FILE_OPEN,
+        deniable: true,
+        size: 104,
+        file: Some(0),
+        flags: Some(FILE),
+        protection: Some(FILE + 4),
+        ..NOTHING
+    },
+    Event {
+        name: "file_modify",
+        number: 41,
+        size: 104,
+        file: Some(0),
+        own: Some((Own::Modify, FILE)),
+        flags: Some(FILE + 4),
+        ..NOTHING
+    },
 ];
+
+/// `RINGFENCE_FILE_OPEN`.
+const FILE_OPEN: u16 = 40;
+
+impl Event {
+    /// Whether it has bits of what a file is opened for, which rules call `access`, and not of the
+    /// protection of memory: the bits are the same.
+    #[must_use]
+    pub fn is_opening(&self) -> bool {
+        self.number == FILE_OPEN
+    }
+}
 
 /// The type with this name.
 #[must_use]

@@ -131,6 +131,7 @@ fn of_number(number: Number, event: &Event) -> &'static str {
 
 fn of_bits(bits: Bits, event: &Event) -> &'static str {
     match bits {
+        Bits::Protection if event.is_opening() => "access",
         Bits::Protection => "protection",
         Bits::Before => "before",
         Bits::Flags => "flags",

@@ -108,6 +108,7 @@ pub(crate) fn of_own(own: Own) -> Names {
         Own::From => &[("file", 1), ("memory", 2)],
         Own::ProgramType => PROGRAM_TYPES,
         Own::How => &[("exec", 1), ("map", 2)],
+        Own::Modify => &[("closed", 1), ("truncated", 2)],
     }
 }
 

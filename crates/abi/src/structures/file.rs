@@ -19,3 +19,17 @@ pub struct FileOpen {
     /// that is not known, and then `flags` are not either.
     pub access: u32,
 }
+
+/// What is in a regular file may have changed. Draft.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct FileModify {
+    /// The file. Its version says whether it has changed since another record of it.
+    pub file: File,
+    /// `MODIFY_…`
+    pub how: u32,
+    /// `O_…` of what was open; 0 if nothing was.
+    pub flags: u32,
+}

@@ -138,6 +138,11 @@ pub(crate) fn sample_of_each() -> Vec<(EventType, RecordBuffer)> {
             b.header.classes = CLASS_ASK;
             (b.header.event_id, b.header.deadline) = (8, 6_000_000_000);
         }),
+        built::<FileModify>(E::FileModify, |b| {
+            b.part.file = file(15);
+            b.part.file.path = b.path(b"/srv/ledger");
+            (b.part.how, b.part.flags) = (MODIFY_CLOSED, 0x8001);
+        }),
         built::<KernelFinding>(E::KernelFinding, |b| {
             b.part.check = b.text(b"syscall_table");
             b.part.technique = b.text(b"hooked");

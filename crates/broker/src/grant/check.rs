@@ -220,7 +220,8 @@ fn absolute_path(problems: &mut Problems<'_>, key: &str, path: &Spanned<String>)
     good
 }
 
-/// What is below these paths is asked about as it is opened: without any, all would be, or nothing.
+/// What is below these paths is asked about as it is opened: without any, all would be, or nothing. Who is
+/// told of files is told of these only, and without any of all.
 fn watched(
     problems: &mut Problems<'_>,
     paths: Vec<Spanned<String>>,
@@ -236,14 +237,19 @@ fn watched(
         let help = "add the directories before the first table: watched = [\"/srv/data\"]";
         problems.at(place.unwrap_or(0..0), message, help);
     }
+    let told = EventType::WATCHED.iter().any(|event| {
+        events.get(event).is_some_and(|granted| granted.classes.contains(Class::Notify))
+    });
     if let Some(first) = paths.first()
         && !asked
+        && !told
     {
-        let message = format!("files are watched, and the client is not asked about {open}");
+        let message =
+            "files are watched, and the client is neither told of files nor asked about them";
         problems.at(
             first.span(),
             message,
-            "remove watched, or add an event file_open with \"ask\"",
+            "remove watched, or add an event file_open with \"ask\", or \"notify\" for it or file_modify",
         );
     }
     if let Some(path) = paths.get(WATCHED_MAX) {

@@ -43,8 +43,8 @@ pub struct Grant {
     pub draft: bool,
     /// Who it is.
     pub identity: Identity,
-    /// Directories and files of which it may be asked about opening: absolute paths; none unless it
-    /// may be asked about `file_open`.
+    /// Directories and files that the events of files are limited to: absolute paths. With none it is told
+    /// of all files, and cannot be asked about any.
     pub watched: Vec<String>,
     /// What it can see.
     pub scope: Scope,

@@ -209,6 +209,11 @@ enum Part<'a> {
         access: Vec<String>,
         flags: String,
     },
+    Modify {
+        file: Option<File<'a>>,
+        how: String,
+        flags: String,
+    },
     Finding {
         check: Cow<'a, str>,
         technique: Cow<'a, str>,
@@ -454,6 +459,11 @@ fn part(event: Event<'_>) -> Part<'_> {
             file: file(&open.file, open.path()),
             access: bits(open.access, words::PROTECTION),
             flags: format!("{:#x}", open.flags),
+        },
+        Event::FileModify(modify) => Part::Modify {
+            file: file(&modify.file, modify.path()),
+            how: word(modify.how, words::MODIFY),
+            flags: format!("{:#x}", modify.flags),
         },
         Event::KernelFinding(finding) => Part::Finding {
             check: lossy(finding.check()),

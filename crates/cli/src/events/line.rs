@@ -165,6 +165,9 @@ fn details(event: Event<'_>) -> String {
             let access = if access.is_empty() { String::new() } else { format!(" to {access}") };
             format!("{}{access}", path(open.path()))
         }
+        Event::FileModify(modify) => {
+            format!("{}, {}", path(modify.path()), word(modify.how, words::MODIFY))
+        }
         Event::KernelFinding(finding) => {
             let (check, technique) = (shown(finding.check()), shown(finding.technique()));
             let state = word(finding.state, words::FINDING);

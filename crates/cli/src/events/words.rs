@@ -58,6 +58,8 @@ pub(super) const ACCESS_BY: &Values = &[
 
 pub(super) const FILELESS: &Values = &[(FILELESS_EXEC, "exec"), (FILELESS_MAP, "map")];
 
+pub(super) const MODIFY: &Values = &[(MODIFY_CLOSED, "closed"), (MODIFY_TRUNCATED, "truncated")];
+
 pub(super) const LOST: &Values =
     &[(LOST_RING_FULL, "ring_full"), (LOST_NO_BUFFER, "no_buffer"), (LOST_MISSED, "missed")];
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use abi::{DeadlineMissed, EventType, RecordBuffer, RecordBuilder, ShuttingDown, StageChanged};
 use abi::{SHUTDOWN_REVOKED, SHUTDOWN_STOPPED};
 use broker::effect::{Effect, Masks, Notice};
+use broker::event::EventType as Event;
 use broker::grant::Fallback;
 use broker::session::coverage::HostStage;
 use broker::slot::Slot;
@@ -48,7 +49,7 @@ impl<K: Kernel> Control<K> {
                 let removed = self.remove_rules(slot);
                 let ended = self.end(slot);
                 let asked = self.kernel.subscribe(slot, &Masks::default(), &BTreeMap::new());
-                ended.and(asked).and(self.kernel.watch(slot, &[])).and(removed)
+                ended.and(asked).and(self.kernel.watch(slot, &[], false)).and(removed)
             }
             Effect::Disconnect { slot } => {
                 let connection = self.sessions.in_slot(slot).and_then(|found| found.connection);
@@ -102,8 +103,10 @@ impl<K: Kernel> Control<K> {
         masks: &Masks,
     ) -> Result<(), KernelError> {
         let grant = self.broker.grant(slot);
-        let opens = grant.filter(|_| masks.ask.contains(broker::event::EventType::FILE_OPEN));
-        let watching = self.kernel.watch(slot, opens.map_or(&[], |grant| &grant.watched));
+        let asked = masks.ask.contains(Event::FILE_OPEN);
+        let told = Event::WATCHED.iter().any(|event| masks.notify.contains(*event));
+        let watched = grant.filter(|_| asked || told).map_or(&[][..], |grant| &grant.watched);
+        let watching = self.kernel.watch(slot, watched, asked);
         let granted = grant.map(|grant| &grant.events);
         let asked = granted.into_iter().flatten().filter(|(event, _)| masks.ask.contains(**event));
         let terms = asked.map(|(event, granted)| {

@@ -55,6 +55,8 @@ pub struct FakeSlot {
     pub terms: BTreeMap<EventType, Terms>,
     /// Where it is asked about the opening of files.
     pub watched: Vec<String>,
+    /// Whether it is asked about what it watches.
+    pub watches_to_decide: bool,
     /// The process that is exempt of questions.
     pub exempt: Option<ProcessKey>,
     /// Whether its ring has no room.
@@ -141,10 +143,10 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    fn watch(&mut self, slot: Slot, paths: &[String]) -> Result<(), KernelError> {
+    fn watch(&mut self, slot: Slot, paths: &[String], asked: bool) -> Result<(), KernelError> {
         self.fails("watch")?;
         if let Some(slot) = self.slots.get_mut(&slot) {
-            slot.watched = paths.to_vec();
+            (slot.watched, slot.watches_to_decide) = (paths.to_vec(), asked);
         }
         Ok(())
     }

@@ -178,19 +178,21 @@ impl Kernel for LiveKernel {
         self.hooks.ask(number(slot), &asked).map_err(failed("having a client asked"))
     }
 
-    fn watch(&mut self, slot: Slot, paths: &[String]) -> Result<(), KernelError> {
+    fn watch(&mut self, slot: Slot, paths: &[String], asked: bool) -> Result<(), KernelError> {
+        let mut lacking = Ok(());
         // Without the gate no program asks about what is opened.
         if !self.asking.has_gate() {
-            return self.asking.watch(slot, paths);
+            lacking = self.asking.watch(slot, if asked { paths } else { &[] });
         }
-        let (mut found, mut lacking) = (Vec::new(), Ok(()));
+        let mut found = Vec::new();
         for path in paths {
             match WatchedFile::find(Path::new(path)) {
                 Ok(file) => found.push(file),
                 Err(error) => lacking = Err(failed("watching a directory")(error)),
             }
         }
-        self.hooks.watch(number(slot), found).map_err(failed("watching a directory"))?;
+        let watched = (!paths.is_empty()).then_some(found);
+        self.hooks.watch(number(slot), watched).map_err(failed("watching a directory"))?;
         lacking
     }
 

@@ -165,9 +165,10 @@ pub trait Kernel {
         terms: &BTreeMap<EventType, Terms>,
     ) -> Result<(), KernelError>;
 
-    /// From now on the slot's client is asked about the opening of what lies below these paths, and of
-    /// nothing else. A path that leads nowhere is an error, and the others count.
-    fn watch(&mut self, slot: Slot, paths: &[String]) -> Result<(), KernelError>;
+    /// From now on the slot's client is told of the files below these paths and, if it is `asked`, asked
+    /// about their opening, and of no others; with no path it is told of all files and asked about none. A
+    /// path that leads nowhere is an error, and the others count.
+    fn watch(&mut self, slot: Slot, paths: &[String], asked: bool) -> Result<(), KernelError>;
 
     /// The process is the slot's client: it never waits for a verdict, and what it starts never for
     /// its.

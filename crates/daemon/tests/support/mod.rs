@@ -85,8 +85,8 @@ impl Kernel for Shared {
     ) -> Result<(), KernelError> {
         self.get().subscribe(slot, masks, terms)
     }
-    fn watch(&mut self, slot: Slot, paths: &[String]) -> Result<(), KernelError> {
-        self.get().watch(slot, paths)
+    fn watch(&mut self, slot: Slot, paths: &[String], asked: bool) -> Result<(), KernelError> {
+        self.get().watch(slot, paths, asked)
     }
 
     fn exempt(&mut self, slot: Slot, process: ProcessKey) -> Result<(), KernelError> {

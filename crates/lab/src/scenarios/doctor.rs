@@ -39,15 +39,12 @@ type Had = Result<&'static str, &'static str>;
 
 const TRACEPOINT: Had = Ok("tracepoint");
 const HOOK: Had = Ok("LSM hook");
-const UNTOLD: Had = Err("no program tells of it");
-/// Passed before it is done, but no rules are for it.
-const UNDECIDED: Had = Err("no rules are decided about it");
 const DONE: Had = Err("what tells of it is passed when it is done");
 const UNASKED: Had = Err("no program asks about it");
 
 /// Each event that programs of the kernel make, and how it is told of, denied and asked about on a kernel that
 /// lacks nothing.
-const EVENTS: [(&str, [Had; 3]); 18] = [
+const EVENTS: [(&str, [Had; 3]); 19] = [
     ("process_exec", [TRACEPOINT, HOOK, HOOK]),
     ("process_fork", [TRACEPOINT, DONE, UNASKED]),
     ("process_exit", [TRACEPOINT, DONE, UNASKED]),
@@ -66,14 +63,21 @@ const EVENTS: [(&str, [Had; 3]); 18] = [
     ("memory_protect", [HOOK, HOOK, UNASKED]),
     ("memory_access", [HOOK, HOOK, UNASKED]),
     ("memory_fileless", [HOOK, HOOK, UNASKED]),
-    ("file_open", [UNTOLD, UNDECIDED, HOOK]),
+    ("file_open", [HOOK, HOOK, HOOK]),
+    ("file_modify", [HOOK, DONE, UNASKED]),
 ];
 
 /// What fanotify asks about where there is no gate.
 const BY_FANOTIFY: [&str; 2] = ["process_exec", "file_open"];
 
+/// The hook that is passed as what was open is no more, 6.9.
+const RELEASE: &str = "no LSM hook file_release";
+
 /// How an event can be had on a series.
 fn had(event: &str, way: &str, full: Had, series: (u32, u32)) -> Had {
+    if event == "file_modify" && way == "told" && series < (6, 9) {
+        return Err(RELEASE);
+    }
     let needs_gate = way == "asked" && full == HOOK;
     if !needs_gate || series >= (6, 12) {
         full
@@ -171,10 +175,6 @@ mod tests {
 
     use super::*;
 
-    /// What api/lifecycle.toml promises and no program does yet; docs/limitations.md has each.
-    const NOT_YET: [(&str, &str); 3] =
-        [("file_open", "notify"), ("file_open", "rule"), ("file_modify", "notify")];
-
     #[test]
     fn what_a_kernel_that_lacks_nothing_has_is_what_is_promised() {
         let areas = ["process", "image", "memory", "file"];
@@ -183,10 +183,7 @@ mod tests {
             let row = EVENTS.iter().find(|(name, _)| name == event);
             for (class, at) in [("notify", 0), ("rule", 1), ("ask", 2)] {
                 let there = row.is_some_and(|(_, ways)| ways[at].is_ok());
-                let promised = entry.has(class);
-                let missing = NOT_YET.contains(&(&**event, class));
-                assert_eq!(promised && !missing, there, "{event} {class}");
-                assert!(promised || !missing, "{event} {class} is not promised");
+                assert_eq!(entry.has(class), there, "{event} {class}");
             }
         }
         let known = |name: &str| entries.contains_key(name);
@@ -200,5 +197,7 @@ mod tests {
         assert_eq!(had("image_map", "denied", HOOK, (6, 1)), HOOK);
         assert_eq!(had("image_map", "asked", HOOK, (6, 12)), HOOK);
         assert_eq!(had("process_fork", "asked", UNASKED, (6, 1)), UNASKED);
+        assert_eq!(had("file_modify", "told", HOOK, (6, 1)), Err(RELEASE));
+        assert_eq!(had("file_modify", "told", HOOK, (6, 12)), HOOK);
     }
 }

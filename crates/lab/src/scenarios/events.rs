@@ -22,7 +22,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 };
 
 /// Programs of tests.
-const TESTS: [&str; 5] = ["events", "rings", "lsm_events", "doors", "calls"];
+const TESTS: [&str; 6] = ["events", "rings", "lsm_events", "doors", "files", "calls"];
 /// A module that does nothing, and is unloaded to be told of.
 const MODULE: &str = "dummy";
 
@@ -35,7 +35,9 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let mut passed = 0;
     let module = format!("RINGFENCE_MODULE={MODULE}");
     for test in TESTS {
-        passed += Tests { program: test, environment: &[&module], ..Tests::default() }
+        // Of what is modified nothing tells before 6.9, which two tests say.
+        let lacking = if test == "files" && cell.kernel().series() < (6, 9) { 2 } else { 0 };
+        passed += Tests { program: test, environment: &[&module], lacking, ..Tests::default() }
             .run(cell, &vm)?
             .count;
     }

@@ -34,6 +34,7 @@ const AREAS: &[(&str, &[u8])] = &[
     built!("credentials"),
     built!("image"),
     built!("memory"),
+    built!("file"),
     built!("verdicts"),
     built!("verdicts_kernel"),
     built!("verdicts_file"),

@@ -304,7 +304,7 @@ impl Hooks {
         self.check(slot)?;
         self.subscribe(slot, 0)?;
         self.ask(slot, &[])?;
-        self.watch(slot, Vec::new())?;
+        self.watch(slot, None)?;
         for mute in self.mutes.of(slot) {
             self.unmute(slot, &mute)?;
         }

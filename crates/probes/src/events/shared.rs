@@ -51,6 +51,7 @@ pub(crate) struct ClientState {
     pub(crate) reserved: u32,
     pub(crate) checked: u64,
     pub(crate) verity_table: u64,
+    pub(crate) watching: u64,
 }
 
 /// `struct asked`.
@@ -197,6 +198,7 @@ pub(super) enum Word {
     MuteCgroup,
     MutePath,
     Inverted,
+    Watching,
 }
 
 impl State {
@@ -228,6 +230,7 @@ impl State {
             Word::MuteCgroup => offset_of!(ClientState, mute_cgroup),
             Word::MutePath => offset_of!(ClientState, mute_path),
             Word::Inverted => offset_of!(ClientState, inverted),
+            Word::Watching => offset_of!(ClientState, watching),
         };
         // SAFETY: within the mapping, which lives as long as the reference; aligned to 8 bytes; and
         // whoever else touches it, programs of the kernel, does so by whole words.

@@ -8,7 +8,7 @@
 pub struct EventType(u8);
 
 /// All types that programs of the kernel make, with their names as in api/ringfence.h.
-const NAMES: [(&str, EventType); 18] = [
+const NAMES: [(&str, EventType); 19] = [
     ("process_exec", EventType::PROCESS_EXEC),
     ("process_fork", EventType::PROCESS_FORK),
     ("process_exit", EventType::PROCESS_EXIT),
@@ -27,6 +27,7 @@ const NAMES: [(&str, EventType); 18] = [
     ("memory_access", EventType::MEMORY_ACCESS),
     ("memory_fileless", EventType::MEMORY_FILELESS),
     ("file_open", EventType::FILE_OPEN),
+    ("file_modify", EventType::FILE_MODIFY),
 ];
 
 impl EventType {
@@ -66,6 +67,8 @@ impl EventType {
     pub const MEMORY_FILELESS: Self = Self(35);
     /// A file is opened.
     pub const FILE_OPEN: Self = Self(40);
+    /// What is in a file may have changed.
+    pub const FILE_MODIFY: Self = Self(41);
 
     /// What of an event nobody can be asked about on any kernel, where there is such a thing.
     #[must_use]
@@ -247,6 +250,10 @@ pub(super) const HOOKS: &[Hook] = {
         hook(Lsm, "memory", "fileless_map", &[E::MEMORY_FILELESS]),
         hook(Lsm, "memory", "fileless_protect", &[E::MEMORY_FILELESS]),
         hook(Lsm, "memory", "fileless_exec", &[E::MEMORY_FILELESS]),
+        hook(Lsm, "file", "file_open", &[E::FILE_OPEN]),
+        hook(Lsm, "file", "file_closed", &[E::FILE_MODIFY]),
+        hook(Lsm, "file", "file_truncated", &[E::FILE_MODIFY]),
+        hook(Lsm, "file", "file_open_truncated", &[E::FILE_MODIFY]),
         hook(Gate, "verdicts", "process_exec_asked", &[E::PROCESS_EXEC]),
         hook(Gate, "verdicts", "image_map_asked", &[E::IMAGE_MAP]),
         hook(Gate, "verdicts_kernel", "load_file_asked", &[E::MODULE_LOAD, E::KEXEC_LOAD]),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Files and directories whose opening clients are asked about: see bpf/lib/watched.h.
+//! Files and directories that clients are told of and asked about: see bpf/lib/watched.h.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
 
-use super::shared::{ExecutableKey, Plain};
+use super::shared::{ExecutableKey, Plain, Word};
 use super::{Hooks, is_slot};
 use crate::error::ProbeError;
 
@@ -83,16 +83,23 @@ impl Watched {
 }
 
 impl Hooks {
-    /// Has a client that is asked about `file_open` asked about what lies below these directories, and
-    /// about these files; about no others.
+    /// Has a client asked about `file_open`, and told of it and of `file_modify`, for what lies below these
+    /// directories and for these files, and for no others. With `None` it is told of all files, and asked
+    /// about none.
     ///
     /// # Errors
     /// When there is no such slot, or there are too many (1,024 for all clients).
-    pub fn watch(&mut self, slot: u32, files: Vec<WatchedFile>) -> Result<(), ProbeError> {
+    pub fn watch(&mut self, slot: u32, files: Option<Vec<WatchedFile>>) -> Result<(), ProbeError> {
         is_slot(slot)?;
-        for (key, clients) in self.watched.change(slot, files) {
+        // Who watches something is never told of everything in between.
+        let is_limited = files.is_some();
+        if is_limited {
+            self.state.set(Word::Watching, slot, true);
+        }
+        for (key, clients) in self.watched.change(slot, files.unwrap_or_default()) {
             self.put_clients("watched", key.bytes(), clients)?;
         }
+        self.state.set(Word::Watching, slot, is_limited);
         Ok(())
     }
 }

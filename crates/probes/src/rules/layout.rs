@@ -126,7 +126,8 @@ fn the_parts_of_events_are_read_where_they_are_written() {
         assert_eq!(event.file, field(&["file", "executable"]), "{name}.file");
         assert_eq!(event.target, field(&["target", "child"]), "{name}.target");
         assert_eq!(event.name_at, field(&["name"]).filter(|_| has_name(event.name)), "{name}.name");
-        assert_eq!(event.protection, field(&["protection", "after"]), "{name}.protection");
+        let bits: &[_] = if event.is_opening() { &["access"] } else { &["protection", "after"] };
+        assert_eq!(event.protection, field(bits), "{name}.protection");
         assert_eq!(event.before, field(&["before"]), "{name}.before");
         assert_eq!(event.flags, field(&["flags"]), "{name}.flags");
         if let Some((own, offset)) = event.own {

@@ -30,7 +30,8 @@ impl Listener {
         let mut hooks = Hooks::load_for(kind.bit()).unwrap();
         let coverage = hooks.coverage().into_iter().find(|coverage| coverage.kind == kind).unwrap();
         if coverage.notify != Ok(Mechanism::Lsm) {
-            let reason = coverage.deny.unwrap_err();
+            let reason =
+                coverage.notify.clone().err().unwrap_or_else(|| coverage.deny.unwrap_err());
             assert!(!reason.is_empty());
             eprintln!("not looked for: {}: {reason}", kind.name());
             if coverage.notify.is_err() {
@@ -40,8 +41,8 @@ impl Listener {
             }
             return None;
         }
-        // Credentials are told of when they have changed.
-        let denied = kind != EventType::PROCESS_CREDENTIALS;
+        // Credentials and files are told of when they have changed.
+        let denied = ![EventType::PROCESS_CREDENTIALS, EventType::FILE_MODIFY].contains(&kind);
         assert_eq!(coverage.deny.is_ok_and(|by| by == Mechanism::Lsm), denied);
         let client = Client::admit(&mut hooks, 11, LARGE, &[kind]);
         Some(Self { hooks, client, part, kind })

@@ -27,6 +27,24 @@ fn explained(rules: &str) -> String {
 }
 
 #[test]
+fn what_a_file_is_opened_for_is_called_so() {
+    let body = HEADER + ACTOR;
+    let mut bytes = vec![0; body + 104];
+    let mut put = |at: usize, value: u32| bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    put(header::TYPE, 40 | (body as u32) << 16);
+    put(header::SIZE, (body + 104) as u32);
+    put(body + 100, 1);
+    let record = Record::new(&bytes).unwrap();
+    let rule = "[[rule]]\nid = 1\nevent = \"file_open\"\naction = \"deny\"\naccess = \"write\"\n";
+    let rules = RuleSet::from_toml(rule).unwrap();
+    let said = explain(&rules, &record, &Context::default()).to_string();
+    assert_eq!(
+        said,
+        "rule 1: does not match: access is to have any of write, but it is read\nno rule decided\n"
+    );
+}
+
+#[test]
 fn each_rule_up_to_the_one_that_decided_is_explained() {
     let rules = r#"
         [[rule]]

@@ -80,7 +80,10 @@ pub(super) fn read(
     }
     reading.bits(rule);
     for name in ["signal", "access", "by", "from", "program_type", "how"] {
-        if let Some(item) = rule.get(name) {
+        let Some(item) = rule.get(name) else { continue };
+        if name == "access" && types.iter().any(|event| event.is_opening()) {
+            reading.opening(&item);
+        } else {
             reading.own(name, &item);
         }
     }
@@ -200,7 +203,9 @@ impl Reading<'_> {
     fn bits(&mut self, rule: &Table<'_>) {
         type Has = fn(&Event) -> bool;
         let all: [(&str, Bits, Has); 3] = [
-            ("protection", Bits::Protection, |event| event.protection.is_some()),
+            ("protection", Bits::Protection, |event| {
+                event.protection.is_some() && !event.is_opening()
+            }),
             ("before", Bits::Before, |event| event.before.is_some()),
             ("flags", Bits::Flags, |event| event.flags.is_some()),
         ];
@@ -235,6 +240,14 @@ impl Reading<'_> {
             return;
         }
         self.conditions.push(Condition::Bits { of, mask, all });
+    }
+
+    /// What a file is opened for: one of these, whatever else.
+    fn opening(&mut self, item: &Item<'_>) {
+        let what = "access that is the same as that of file_open: write a rule for each";
+        if self.have(item, what, Event::is_opening) {
+            self.mask(item, Bits::Protection, false);
+        }
     }
 
     fn own(&mut self, name: &str, item: &Item<'_>) {

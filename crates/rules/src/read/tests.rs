@@ -151,6 +151,27 @@ fn a_name_that_means_another_number_in_each_type_is_refused() {
 }
 
 #[test]
+fn what_a_file_is_opened_for_are_bits_that_no_other_access_is() {
+    let rule = |events: &str, more: &str| {
+        RuleSet::from_toml(&format!(
+            "[[rule]]\nid = 1\nevent = {events}\naction = 'notify'\n{more}\n"
+        ))
+    };
+    let opened = rule("'file_open'", "access = ['write', 'exec']").unwrap();
+    let wanted = Condition::Bits { of: Bits::Protection, mask: 6, all: false };
+    assert_eq!(opened.rules[0].conditions, [wanted]);
+    let mixed = rule("['file_open', 'memory_access']", "access = 'write'").unwrap_err();
+    let said = mixed.to_string();
+    assert!(said.contains("memory_access has no access that is the same"), "{said}");
+    assert!(rule("'file_open'", "access = 'attach'").is_err());
+    let memory = rule("'file_open'", "protection.any = ['write']").unwrap_err();
+    assert!(memory.to_string().contains("file_open has no protection"), "{memory}");
+    let how = rule("'file_modify'", "how = ['closed', 'truncated']").unwrap();
+    assert_eq!(how.rules[0].conditions, [Condition::Number(Number::Own, vec![1, 2])]);
+    assert!(rule("['file_modify', 'memory_fileless']", "how = 'exec'").is_err());
+}
+
+#[test]
 fn no_more_than_twenty_problems_are_told_of() {
     let text = "[[rule]]\nid = 0\n".repeat(100);
     assert_eq!(RuleSet::from_toml(&text).unwrap_err().problems.len(), 20);
