@@ -16,8 +16,6 @@ fn main() -> anyhow::Result<()> {
         let said = fs::read_to_string(format!("/sys/class/dmi/id/{file}")).unwrap_or_default();
         ensure!(said.trim_end() == name, "this is no machine of the lab");
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() % MILLISECONDS_OF_A_DAY;
-    say(&format!("begins at {now}"))?;
     let _links = match carry_out() {
         Ok(links) => links,
         Err(error) => {
@@ -32,6 +30,9 @@ fn main() -> anyhow::Result<()> {
 
 fn carry_out() -> anyhow::Result<Vec<Link>> {
     let object = ObjectBuilder::default().open_memory(OBJECT)?.load()?;
+    // Programs that are loaded do nothing yet, as modules whose code has not run.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() % MILLISECONDS_OF_A_DAY;
+    say(&format!("begins at {now}"))?;
     let links: Vec<Link> =
         object.progs_mut().map(|program| program.attach()).collect::<Result<_, _>>()?;
     // The programs live as long as they are attached.
