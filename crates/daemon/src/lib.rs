@@ -23,6 +23,7 @@ pub mod kernel;
 pub mod lifecycle;
 pub mod log;
 pub mod measure;
+pub mod memory;
 pub mod process;
 pub mod server;
 pub mod sessions;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a client's executable is: its path, its place and the SHA-256 digest of its contents; and the
-//! digest of a file that a client was told of.
+//! What a client's executable is: its path, its place and the SHA-256 digest of its contents; the digest of
+//! a file that a client was told of; and the memory of a process ([`crate::memory`]).
 //!
 //! A process can live in a mount namespace of its own making, where any path leads to any file. So a
 //! path counts only if it leads to the same file from here.
@@ -26,7 +26,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
 use sha2::{Digest as _, Sha256};
 
 use crate::identity::Held;
-use crate::process;
+use crate::{memory, process};
 
 /// A file that is longer is not measured, in bytes.
 pub const LONGEST: u64 = 512 << 20;
@@ -72,6 +72,13 @@ pub enum Subject {
     },
     /// A file that somebody may execute, if it is still the one that is meant.
     File(NamedFile),
+    /// What is in the memory of a process, or mapped there.
+    Memory {
+        /// The process.
+        process: Held,
+        /// What of it.
+        wanted: memory::Wanted,
+    },
 }
 
 /// What came of it.
@@ -86,6 +93,8 @@ pub enum Found {
         /// Of them, in bytes.
         length: u64,
     },
+    /// Of [`Subject::Memory`].
+    Memory(Vec<u8>),
 }
 
 /// A measurement that has ended.
@@ -143,6 +152,9 @@ impl Measurer {
                     measure(&process, uid, known).map(Found::Executable)
                 }
                 Subject::File(file) => measure_file(&file, &known),
+                Subject::Memory { process, wanted } => {
+                    memory::read(&process, wanted).map(Found::Memory)
+                }
             });
         };
         let thread = std::thread::Builder::new().name("measure".into()).stack_size(256 << 10);

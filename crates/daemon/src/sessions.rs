@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use broker::session::SessionId;
 use broker::slot::{ProcessKey, Slot};
 
-use crate::control::{ConnectionId, ControlError};
+use crate::control::{Budget, ConnectionId, ControlError};
 use crate::kernel::MuteTarget;
 
 /// One session.
@@ -39,6 +39,8 @@ pub struct Session {
     pub mutes_max: u32,
     /// See `mutes`.
     pub inverted: bool,
+    /// How much of the memory of processes it had lately.
+    pub memory: Budget,
 }
 
 /// All sessions.

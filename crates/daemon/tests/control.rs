@@ -460,6 +460,63 @@ fn the_file_that_a_process_runs_is_measured() {
 }
 
 #[test]
+fn memory_is_given_of_the_process_of_a_key_to_who_is_granted_it_and_to_root() {
+    const SCANNER: &str = "org.example.scanner";
+    let granted = |uses: &str| format!("memory = [{uses}]\n{}", grant(SCANNER, 2000));
+    let scanner = granted("\"read\"");
+    let daemon = Daemon::start(&[("scanner.toml", &scanner)]);
+    let there = b"what is in memory".to_vec();
+    let (pid, address) = (std::process::id(), there.as_ptr() as u64);
+    let read = |start: u64, address: u64, length: usize| json!({ "pid": pid, "start": start, "address": address, "length": length });
+    let mut client = daemon.session();
+    let process = client.ok("QueryProcess", json!({ "pid": pid }));
+    let start = process["process"]["key"]["start"].as_u64().unwrap();
+    let map = json!({ "pid": pid, "start": start });
+    assert_eq!(client.fails("ReadMemory", read(start, address, 4)).0, "MemoryNotGranted");
+    assert_eq!(client.fails("GetMemoryMap", map.clone()).1, json!({ "what": "map" }));
+
+    let mut scanner = daemon.connect();
+    assert!(scanner.open(SCANNER).get("error").is_none());
+    let reply = scanner.ok("ReadMemory", read(start, address, there.len()));
+    // "what is in memory", in base64.
+    assert_eq!(reply, json!({ "data": "d2hhdCBpcyBpbiBtZW1vcnk=" }));
+    assert_eq!(scanner.fails("GetMemoryMap", map.clone()).0, "MemoryNotGranted");
+    let (error, about) = scanner.fails("ReadMemory", read(start, 16, 4));
+    assert_eq!((error.as_str(), &about["address"]), ("MemoryUnavailable", &json!(16)));
+    assert_eq!(scanner.fails("ReadMemory", read(start + 1, address, 4)).0, "ProcessNotFound");
+    assert_eq!(scanner.fails("ReadMemory", read(start, address, 0)).0, "InvalidArgument");
+    let (error, about) = scanner.fails("ReadMemory", read(start, address, (256 << 10) + 1));
+    assert_eq!((error.as_str(), &about["limit"]), ("LimitExceeded", &json!(256 << 10)));
+
+    // Whoever is root has it without a grant, and all of it.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut root = daemon.connect();
+    let mut from = Value::Null;
+    let mut mappings = Vec::new();
+    loop {
+        let part = root.ok("GetMemoryMap", json!({ "pid": pid, "start": start, "from": from }));
+        mappings.extend(part["mappings"].as_array().unwrap().clone());
+        from = part["next"].clone();
+        if from.is_null() {
+            break;
+        }
+    }
+    let holds = |mapping: &&Value| {
+        let number = |field: &str| mapping[field].as_u64().unwrap();
+        (number("start")..number("end")).contains(&address)
+    };
+    let heap = mappings.iter().find(holds).unwrap();
+    assert_eq!(
+        (&heap["write"], &heap["execute"], &heap["file"]),
+        (&true.into(), &false.into(), &Value::Null)
+    );
+    let own = std::env::current_exe().unwrap();
+    assert!(mappings.iter().any(|mapping| mapping["name"] == own.to_str().unwrap()));
+}
+
+#[test]
 fn who_loses_the_grant_loses_the_session_and_is_told() {
     let daemon = Daemon::start(&[("other.toml", &grant("org.example.other", 7))]);
     let mut other = daemon.connect();

@@ -96,6 +96,10 @@ fn varlinkctl_calls_each_method_that_needs_no_session() {
         "device": (u64::from(major(device)) << 20) | u64::from(minor(device)),
         "inode": metadata.ino(),
     });
+    let pid = std::process::id();
+    let process = client.ok("QueryProcess", json!({ "pid": pid }));
+    let start = &process["process"]["key"]["start"];
+    let address = INTERFACE.description.as_ptr() as u64;
     let cgroup = fs::metadata("/sys/fs/cgroup").map_or(1, |root| root.ino());
     let calls = [
         ("GetVersion", json!({})),
@@ -107,6 +111,8 @@ fn varlinkctl_calls_each_method_that_needs_no_session() {
         ("QueryProcess", json!({ "pid": std::process::id() })),
         ("ResolveCgroup", json!({ "cgroup": cgroup })),
         ("MeasureFile", json!({ "path": executable, "file": file })),
+        ("GetMemoryMap", json!({ "pid": pid, "start": start })),
+        ("ReadMemory", json!({ "pid": pid, "start": start, "address": address, "length": 8 })),
     ];
     for (method, parameters) in &calls {
         let output = call(&daemon.socket, method, parameters);

@@ -114,6 +114,15 @@ fn what_is_read_and_sent_has_the_fields_of_the_interface() {
         ("method InvertMutes(", &["inverted"]),
         ("method ResolveCgroup(", &["cgroup"]),
         ("method MeasureFile(", &["path", "file"]),
+        ("method GetMemoryMap(", &["pid", "start", "from"]),
+        ("method ReadMemory(", &["pid", "start", "address", "length"]),
+        (
+            "type Mapping (",
+            &[
+                "start", "end", "read", "write", "execute", "shared", "offset", "file", "name",
+                "exact",
+            ],
+        ),
     ] {
         assert_eq!(fields(&text, type_name), ours.iter().copied().collect(), "{type_name}");
     }

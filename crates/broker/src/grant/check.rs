@@ -12,7 +12,7 @@ use super::keys::{help, nearest};
 use super::limits::{self, Bounds, DemotionLimits, Limits};
 use super::{
     Absent, Altitude, AltitudeError, Choice, ClientId, Contract, EventGrant, Fallback,
-    GRANT_BYTES_MAX, Gone, Grant, Identity, Scope, Sha256, User, file,
+    GRANT_BYTES_MAX, Gone, Grant, Identity, MemoryUse, Scope, Sha256, User, file,
 };
 use crate::event::{Class, ClassSet, EventType};
 
@@ -57,6 +57,7 @@ pub(super) fn grant(name: &str, text: &str) -> Result<Grant, Vec<GrantError>> {
     };
     let events = events(&mut problems, &file.events);
     let watched = watched(&mut problems, file.watched, &file.events, &events);
+    let memory = memory(&mut problems, &file.memory);
     match (client, altitude, scope) {
         (Some(client), Some(altitude), Some(scope)) if problems.found.is_empty() => Ok(Grant {
             client,
@@ -64,6 +65,7 @@ pub(super) fn grant(name: &str, text: &str) -> Result<Grant, Vec<GrantError>> {
             draft: file.draft,
             identity,
             watched,
+            memory,
             scope,
             limits,
             demotion,
@@ -260,6 +262,24 @@ fn watched(
         absolute_path(problems, "watched", path);
     }
     paths.into_iter().map(Spanned::into_inner).collect()
+}
+
+fn memory(problems: &mut Problems<'_>, words: &[Spanned<String>]) -> Vec<MemoryUse> {
+    let mut uses = Vec::new();
+    for word in words {
+        let text = word.get_ref().escape_default();
+        match MemoryUse::ALL.into_iter().find(|known| known.name() == word.get_ref()) {
+            None => {
+                let message = format!("`{text}` is nothing that is given of memory");
+                problems.at(word.span(), message, "write \"map\", \"read\" or both");
+            }
+            Some(known) if uses.contains(&known) => {
+                problems.at(word.span(), format!("`{text}` is there twice"), "remove one of them");
+            }
+            Some(known) => uses.push(known),
+        }
+    }
+    uses
 }
 
 fn scope(problems: &mut Problems<'_>, table: Spanned<file::Scope>) -> Option<Scope> {

@@ -21,6 +21,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) watched: Vec<Spanned<String>>,
     #[serde(default)]
+    pub(super) memory: Vec<Spanned<String>>,
+    #[serde(default)]
     pub(super) scope: Option<Spanned<Scope>>,
     #[serde(default)]
     pub(super) limits: Limits,

@@ -2,7 +2,7 @@
 //! What each key of a grant takes, for the help of errors that the TOML parser finds.
 
 /// Key, and what it takes. A test holds this list and docs/grants.md to the tables of `file.rs`.
-pub(super) const KEYS: [(&str, &str); 33] = [
+pub(super) const KEYS: [(&str, &str); 34] = [
     (
         "client",
         "write the name of the client in reverse-DNS style: client = \"com.example.sensor\"",
@@ -15,6 +15,7 @@ pub(super) const KEYS: [(&str, &str); 33] = [
     ("uid", "write a number: uid = 990"),
     ("user", "write the name of a user: user = \"sensor\""),
     ("watched", "write a list of absolute paths: watched = [\"/srv/data\"]"),
+    ("memory", "write a list of \"map\" and \"read\": memory = [\"map\"]"),
     ("scope", "write a table [scope] with see, and cgroup where see = \"cgroup\""),
     ("see", "write one of \"host\", \"descendants\", \"cgroup\""),
     ("cgroup", "write the path of a cgroup as in /proc/PID/cgroup: cgroup = \"/ci.slice\""),

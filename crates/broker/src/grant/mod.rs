@@ -46,6 +46,8 @@ pub struct Grant {
     /// Directories and files that the events of files are limited to: absolute paths. With none it is told
     /// of all files, and cannot be asked about any.
     pub watched: Vec<String>,
+    /// What it is given of the memory of processes, on request.
+    pub memory: Vec<MemoryUse>,
     /// What it can see.
     pub scope: Scope,
     /// How much it gets.
@@ -69,6 +71,29 @@ pub struct EventGrant {
     pub deadline: Duration,
     /// What holds without an answer.
     pub failure: Contract,
+}
+
+/// What a client is given of the memory of a process that it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryUse {
+    /// What is mapped where.
+    Map,
+    /// What is in it.
+    Read,
+}
+
+impl MemoryUse {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Map, Self::Read];
+
+    /// As a grant writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Map => "map",
+            Self::Read => "read",
+        }
+    }
 }
 
 /// Whose events a client gets, is asked about and has rules for.

@@ -31,6 +31,8 @@ pub enum ControlError {
     ProcessNotFound { pid: u32 },
     CgroupNotFound { cgroup: u64 },
     FileUnavailable { path: String, reason: String },
+    MemoryNotGranted { what: &'static str },
+    MemoryUnavailable { pid: u32, address: u64, reason: String },
     KernelRefused { operation: &'static str, reason: String },
     Service(ServiceError),
 }
@@ -57,6 +59,8 @@ impl ControlError {
             Self::ProcessNotFound { .. } => "ProcessNotFound",
             Self::CgroupNotFound { .. } => "CgroupNotFound",
             Self::FileUnavailable { .. } => "FileUnavailable",
+            Self::MemoryNotGranted { .. } => "MemoryNotGranted",
+            Self::MemoryUnavailable { .. } => "MemoryUnavailable",
             Self::KernelRefused { .. } => "KernelRefused",
             Self::Service(error) => return error.name().to_owned(),
         };
@@ -118,6 +122,8 @@ mod tests {
             ControlError::ProcessNotFound { pid: 1 },
             ControlError::CgroupNotFound { cgroup: 1 },
             ControlError::FileUnavailable { path: text(), reason: text() },
+            ControlError::MemoryNotGranted { what: "" },
+            ControlError::MemoryUnavailable { pid: 1, address: 1, reason: text() },
             ControlError::KernelRefused { operation: "", reason: text() },
         ]
     }

@@ -13,6 +13,7 @@ mod findings;
 mod information;
 mod inspect;
 mod kept;
+mod memory;
 mod mutes;
 mod open;
 mod rules;
@@ -33,6 +34,7 @@ use broker::time::Time;
 use serde::{Deserialize, Serialize};
 
 pub use error::ControlError;
+pub use memory::Budget;
 pub use types::Version as ApiVersion;
 
 use self::rules::Installed;
@@ -133,7 +135,7 @@ impl<K> fmt::Debug for Control<K> {
 impl<K: Kernel> Control<K> {
     /// Name and function of each method of the interface.
     #[must_use]
-    pub fn methods() -> [(&'static str, Method<K>); 22] {
+    pub fn methods() -> [(&'static str, Method<K>); 24] {
         [
             ("GetVersion", Self::get_version),
             ("GetCoverage", Self::get_coverage),
@@ -157,6 +159,8 @@ impl<K: Kernel> Control<K> {
             ("QueryProcess", Self::query_process),
             ("ResolveCgroup", Self::resolve_cgroup),
             ("MeasureFile", Self::measure_file),
+            ("GetMemoryMap", Self::get_memory_map),
+            ("ReadMemory", Self::read_memory),
         ]
     }
 

@@ -214,6 +214,7 @@ impl<K: Kernel> Control<K> {
             mutes: BTreeSet::new(),
             mutes_max: grant.map_or(0, |grant| grant.limits.max_muted),
             inverted: false,
+            memory: super::Budget::default(),
         });
         // What was said of the slot before it had a ring.
         if let Some(masks) = self.broker.masks(slot).copied() {

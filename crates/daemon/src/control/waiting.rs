@@ -3,6 +3,7 @@
 //! others of that user wait for it.
 
 use super::inspect::FileRequest;
+use super::memory::MemoryRequest;
 use super::open::Request;
 use super::{Answer, Caller, ConnectionId, Control, ControlError};
 use crate::kernel::Kernel;
@@ -25,6 +26,8 @@ pub(super) enum For {
     Session(Request),
     /// MeasureFile.
     File(FileRequest),
+    /// GetMemoryMap, ReadMemory.
+    Memory(MemoryRequest),
 }
 
 impl Waiting {
@@ -74,9 +77,10 @@ impl<K: Kernel> Control<K> {
                     request.measured(digest, length)
                 }
                 (For::File(request), Err(error)) => Err(request.failed(&error)),
-                // A connection waits for one call at a time, so these do not meet.
-                (For::Session(_), Ok(Found::File { .. }))
-                | (For::File(_), Ok(Found::Executable(_))) => continue,
+                (For::Memory(request), Ok(Found::Memory(read))) => request.answer(&read),
+                (For::Memory(request), Err(error)) => Err(request.failed(&error)),
+                // A connection waits for one call at a time, so no others meet.
+                (_, Ok(_)) => continue,
             };
             return Some((connection, answer));
         }

@@ -4,6 +4,7 @@
 mod connection;
 mod error;
 mod interface;
+mod memory;
 mod refusal;
 mod rules;
 mod verdicts;
@@ -18,6 +19,7 @@ use serde_json::json;
 
 pub use error::SessionError;
 pub use interface::*;
+pub use memory::Mapping;
 pub use refusal::{Refusal, RuleProblem};
 pub use rules::{ClientRules, CollectionState, RuleState};
 pub use verdicts::{RefusedBecause, RefusedVerdict, Verdict, Verdicts};

@@ -169,6 +169,22 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// The grant does not say that this is given of the memory of processes.
+    #[error("the grant has no \"{what}\" in memory")]
+    MemoryNotGranted {
+        /// `map` or `read`.
+        what: String,
+    },
+    /// The memory of a process cannot be read.
+    #[error("the memory of process {pid} at {address:#x} cannot be read: {reason}")]
+    MemoryUnavailable {
+        /// Whose.
+        pid: u32,
+        /// Where.
+        address: u64,
+        /// Why.
+        reason: String,
+    },
     /// The kernel refused what should work.
     #[error("the kernel refused to {operation}: {reason}")]
     KernelRefused {
