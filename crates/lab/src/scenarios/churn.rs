@@ -217,6 +217,7 @@ fn churn(
         while watch.passes < until && started.elapsed() < length.limit {
             watch.event(PASS)?;
         }
+        vm.put("/run/churn/passes", 0o644, watch.passes.to_string().as_bytes())?;
         let done = rounds(vm, kinds);
         enough = watch.passes >= length.passes
             && watch.fewest_looks().is_some_and(|(_, looks)| looks >= length.looks)

@@ -4,7 +4,7 @@
 #
 # One round is one change and its way back, and a rest after each of the two. It ends between two rounds
 # once /run/churn/stop is there, and leaves the kernel as it was. /run/churn/KIND has the number of rounds
-# that were done.
+# that were done; /run/churn/passes, written by who watches, how often he has looked.
 #
 # churn KIND can: whether this kernel can be changed in that way.
 set -u
@@ -61,6 +61,19 @@ rest() {
 		sleep "$((step / 100 - 10)).${step#??}"
 	done
 	count_time
+}
+
+# Waits until it is this round's turn: one for `pace` passes of who watches. So there are as many changes for a
+# pass on a host that has much else to do as on one that has not.
+pace=60
+await_turn() {
+	local passes
+	while [ ! -e /run/churn/stop ]; do
+		passes=
+		read -r passes 2>/dev/null </run/churn/passes
+		[ "${passes:-0}" -lt $((round * pace)) ] || return 0
+		sleep 1
+	done
 }
 
 # The processor time of this process and of those that it waited for, in hundredths of a second: `utime` and
@@ -214,7 +227,7 @@ bpf_end() { :; }
 modules_can() { [ -s /lab/churn-modules ]; }
 # /lab/churn-modules has their names: none of them needs another.
 # There are many rounds of these.
-modules_begin() { factor=0 least=40; }
+modules_begin() { factor=0 least=40 pace=9; }
 modules_round() {
 	local name
 	name=$(nth "$round" $(cat /lab/churn-modules))
@@ -256,7 +269,7 @@ kfence_end() { :; }
 livepatch_can() { [ -e /lab/livepatch_abuse.ko ] && [ -e /sys/kernel/livepatch ]; }
 # The kernel changes ten thousand static calls for each, one after the other: that it stays is what most of
 # the time is for.
-livepatch_begin() { least=1000; }
+livepatch_begin() { least=1000 pace=300; }
 livepatch_round() {
 	local patch=/sys/kernel/livepatch/livepatch_abuse waited=0
 	insmod /lab/livepatch_abuse.ko seconds=3600 || fail insmod
@@ -301,7 +314,7 @@ fi
 mkdir -p /run/churn
 "${kind}_begin"
 count_time
-while [ ! -e /run/churn/stop ]; do
+while await_turn && [ ! -e /run/churn/stop ]; do
 	"${kind}_round"
 	round=$((round + several))
 	echo "$round" >"/run/churn/$kind"
