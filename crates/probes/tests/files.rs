@@ -168,7 +168,7 @@ fn what_is_opened_is_told_of_by_whatever_way() {
     told.door("open for reading, by io_uring", "access", read, by_ring);
     told.door("open_by_handle_at", "access", read, || handle.open(&mount).unwrap());
     let again = format!("/proc/self/fd/{}", file.as_raw_fd());
-    told.door("open of /proc/PID/fd", "access", read, || File::open(&again).unwrap());
+    told.door("open in /proc/PID/fd", "access", read, || File::open(&again).unwrap());
 
     // Who has it has it.
     told.listener.hear_nothing(|| file.try_clone().unwrap());
@@ -215,7 +215,7 @@ fn what_is_executed_is_opened_to_be_executed_and_so_are_its_interpreter_and_load
         seen.iter().filter(to_execute).count()
     };
     assert_eq!((times(&script), times(&program)), (1, 1), "{seen:?}");
-    listener.door("exec: the script and its interpreter");
+    listener.door("execve, which opens the program");
 }
 
 #[test]
@@ -394,9 +394,9 @@ fn opening_is_denied_by_rules() {
         ("creat", &mut || failed(with_creat(&path))),
         ("open for reading, by io_uring", &mut || opened_by_io_uring(path.to_str().unwrap())),
         ("open_by_handle_at", &mut || failed(handle.open(&mount))),
-        ("open of /proc/PID/fd", &mut || failed(File::open(&again))),
+        ("open in /proc/PID/fd", &mut || failed(File::open(&again))),
         ("open of a directory", &mut || failed(File::open(programs.path()))),
-        ("exec", &mut || executed(&program)),
+        ("execve, which opens the program", &mut || executed(&program)),
     ];
     doors_are_denied(OPEN, &condition, &mut doors);
     // Who has it can go on.
