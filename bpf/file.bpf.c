@@ -86,6 +86,13 @@ static __always_inline int modified(struct inode *inode, struct place place, __u
 	return 0;
 }
 
+/* The same of what is behind a struct file. */
+static __always_inline int modified_open(__u64 file, __u32 how)
+{
+	return modified(BPF_CORE_READ((struct file *)file, f_inode), of_file(file), how,
+			BPF_CORE_READ((struct file___opened *)file, f_flags));
+}
+
 /* Argument: struct file, that nothing refers to any more. */
 SEC("lsm/file_release")
 int file_closed(void *context)
@@ -94,9 +101,7 @@ int file_closed(void *context)
 
 	if (!(mode_of(file) & FMODE_WRITE))
 		return 0;
-	return modified(BPF_CORE_READ((struct file *)file, f_inode), of_file(file),
-			RINGFENCE_MODIFY_CLOSED,
-			BPF_CORE_READ((struct file___opened *)file, f_flags));
+	return modified_open(file, RINGFENCE_MODIFY_CLOSED);
 }
 
 /* Argument: struct path. */
@@ -117,7 +122,5 @@ int file_open_truncated(void *context)
 
 	if (mode_of(file) & FMODE_WRITE)
 		return 0;
-	return modified(BPF_CORE_READ((struct file *)file, f_inode), of_file(file),
-			RINGFENCE_MODIFY_TRUNCATED,
-			BPF_CORE_READ((struct file___opened *)file, f_flags));
+	return modified_open(file, RINGFENCE_MODIFY_TRUNCATED);
 }

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use clients::deeds::{LENGTH, executed, forked, memfd, opened_by_io_uring};
+use clients::deeds::{LENGTH, executed, failed, forked, memfd, opened_by_io_uring};
 use clients::listener::{Listener, Memory, READ, WRITE};
 use clients::record::Record;
 use clients::ruler::{Door, Ruler, doors_are_denied, header};
@@ -34,10 +34,6 @@ fn some_file(directory: &Path) -> PathBuf {
     let path = directory.join("file");
     fs::write(&path, [0; LENGTH]).unwrap();
     path
-}
-
-fn failed<T, E: Into<io::Error>>(done: Result<T, E>) -> i32 {
-    done.err().map_or(0, |error| error.into().raw_os_error().unwrap())
 }
 
 fn c_path(path: &Path) -> CString {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use clients::deeds::{
     LENGTH, LOOKERS, Program, Subject, attached, changed, changed_by, errno, execute_at, executed,
-    executed_by_descriptor, has_itself_traced, mapped, memfd, opened_by_io_uring,
+    executed_by_descriptor, failed, has_itself_traced, mapped, memfd, opened_by_io_uring,
     program_in_memory, remapped, unnamed_program, with_read_implies_exec,
 };
 use clients::listener::Memory;
@@ -46,10 +46,6 @@ fn by_ourselves() -> String {
 }
 
 /// The errno that something failed with, or 0.
-fn failed<T>(done: std::io::Result<T>) -> i32 {
-    done.err().map_or(0, |error| error.raw_os_error().unwrap())
-}
-
 fn some_file(programs: &Programs) -> (PathBuf, File) {
     let path = programs.path().join("file");
     fs::write(&path, [0; LENGTH]).unwrap();

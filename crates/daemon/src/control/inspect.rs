@@ -138,14 +138,7 @@ impl<K: Kernel> Control<K> {
     /// `None` if there is none, or it ended meanwhile.
     fn look_at(&mut self, pid: u32) -> Result<Option<(Process, Key, Key)>, ControlError> {
         let read = Held::open(pid).and_then(|held| Ok((Process::read(&held)?, held)));
-        let (process, held) = match read {
-            Ok(read) => read,
-            Err(error) if is_gone(&error) => return Ok(None),
-            Err(error) => {
-                let reason = error.to_string();
-                return Err(KernelError { operation: "reading /proc", reason }.into());
-            }
-        };
+        let Some((process, held)) = unless_gone(read)? else { return Ok(None) };
         let Some((key, parent)) = self.kernel.keys(pid)? else { return Ok(None) };
         // Both speak of the same process: it was there all the time, and started when it did.
         let same = held.still_there().is_ok() && key.start / TICK == process.started / TICK;
@@ -185,8 +178,19 @@ impl<K: Kernel> Control<K> {
     }
 }
 
-/// What opening and reading a process gives that has ended, or is none: ESRCH and ENOENT of those
+/// What opening and reading a process gave; `None` if it has ended, or is none: ESRCH and ENOENT of those
 /// that are gone, EINVAL for what is the number of a thread only (kernel/pid.c, pidfd_open).
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT | libc::EINVAL))
+pub(super) fn unless_gone<T>(read: io::Result<T>) -> Result<Option<T>, ControlError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT | libc::EINVAL)) =>
+        {
+            Ok(None)
+        }
+        Err(error) => {
+            let reason = error.to_string();
+            Err(KernelError { operation: "reading /proc", reason }.into())
+        }
+    }
 }

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use broker::grant::MemoryUse;
 use serde::{Deserialize, Serialize};
 
+use super::inspect::unless_gone;
 use super::types::FileId;
 use super::waiting::For;
 use super::{Answer, Caller, Control, ControlError, reply};
@@ -212,7 +213,7 @@ impl<K: Kernel> Control<K> {
     ) -> Result<Answer, ControlError> {
         let pid = request.pid;
         let gone = ControlError::ProcessNotFound { pid };
-        let Ok(process) = Held::open(pid) else { return Err(gone) };
+        let Some(process) = unless_gone(Held::open(pid))? else { return Err(gone) };
         // Held before its key is asked for: it is the process of the key, or has ended.
         let is_meant = self.kernel.keys(pid)?.is_some_and(|(key, _)| key.start == start);
         if !is_meant || process.still_there().is_err() {

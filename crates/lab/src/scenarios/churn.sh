@@ -63,7 +63,7 @@ rest() {
 	count_time
 }
 
-# Waits until it is this round's turn: one for `pace` passes of who watches. So there are as many changes for a
+# Waits until it is this round's turn, unless all is to end: one for `pace` passes of who watches. So there are as many changes for a
 # pass on a host that has much else to do as on one that has not.
 pace=60
 await_turn() {
@@ -74,6 +74,7 @@ await_turn() {
 		[ "${passes:-0}" -lt $((round * pace)) ] || return 0
 		sleep 1
 	done
+	return 1
 }
 
 # The processor time of this process and of those that it waited for, in hundredths of a second: `utime` and
@@ -314,7 +315,7 @@ fi
 mkdir -p /run/churn
 "${kind}_begin"
 count_time
-while await_turn && [ ! -e /run/churn/stop ]; do
+while await_turn; do
 	"${kind}_round"
 	round=$((round + several))
 	echo "$round" >"/run/churn/$kind"

@@ -21,6 +21,11 @@ pub(crate) fn errno(result: i64) -> i32 {
     if result == -1 { io::Error::last_os_error().raw_os_error().unwrap() } else { 0 }
 }
 
+/// The errno of what failed, or 0.
+pub(crate) fn failed<T>(done: io::Result<T>) -> i32 {
+    done.err().map_or(0, |error| error.raw_os_error().unwrap())
+}
+
 /// Of a program that could not be executed.
 pub(crate) fn executed(program: &Path) -> i32 {
     let child = Command::new(program).stdout(Stdio::null()).spawn();
