@@ -93,7 +93,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         problems.extend(closing.problems);
     }
     println!("{}", table::table(&verdicts, &rows, &columns));
-    println!("took {:.1} min", started.elapsed().as_secs_f64() / 60.0);
+    let took = started.elapsed().as_secs_f64() / 60.0;
+    let guests: f64 = verdicts.iter().map(|one| one.processor.as_secs_f64()).sum();
+    println!("took {took:.1} min, guests {:.1} min of processor time", guests / 60.0);
     let mut totals = Totals::of(&verdicts);
     for problem in &problems {
         println!("FAILED: {problem}");

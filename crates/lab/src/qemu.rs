@@ -10,13 +10,16 @@
 //! keeps the result ("Always lock pages before translation", accel/tcg, 8.1), so a kernel that patches
 //! itself dies of an int3 that is long gone.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Signal, nice, set_parent_process_death_signal};
@@ -89,15 +92,19 @@ pub(crate) struct Qemu {
     pub(crate) agent: Option<UnixStream>,
     pub(crate) monitor: Option<UnixStream>,
     pub(crate) memory: File,
+    /// What it was seen to have used, in milliseconds; when it has ended nobody can ask it any more.
+    used: u64,
+    account: Option<Arc<AtomicU64>>,
 }
 
 impl Qemu {
-    /// Starts a guest.
+    /// Starts a guest, whose processor time is added to the account, in milliseconds, when it is dropped.
     pub(crate) fn start(
         machine: &Machine,
         kernel: &Path,
         initramfs: &[u8],
         logs: &Path,
+        account: Option<Arc<AtomicU64>>,
     ) -> Result<Self> {
         let pair = || UnixStream::pair().map_err(Error::system("making a socket"));
         let ((agent, its_agent), (monitor, its_monitor)) = (pair()?, pair()?);
@@ -149,12 +156,34 @@ impl Qemu {
         let start = |source| Error::Start { program: PROGRAM.to_owned(), source };
         let child = command.spawn().map_err(start)?;
         drop(handed);
-        Ok(Self { child, agent: Some(agent), monitor: Some(monitor), memory })
+        Ok(Self { child, agent: Some(agent), monitor: Some(monitor), memory, used: 0, account })
     }
 
     /// Whether QEMU has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
+        self.look_at_the_clock();
         !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The processor time that it has used until now.
+    ///
+    /// # Errors
+    /// When /proc does not say.
+    pub(crate) fn processor_time(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.pid());
+        let stat = fs::read_to_string(&path).map_err(Error::file(path))?;
+        // After the name in parentheses, utime and stime are the 12th and 13th field (proc(5)).
+        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+        let ticks =
+            fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
+        let per_second = rustix::param::clock_ticks_per_second().max(1);
+        Ok(Duration::from_millis(ticks.sum::<u64>() * 1000 / per_second))
+    }
+
+    fn look_at_the_clock(&mut self) {
+        if let Ok(time) = self.processor_time() {
+            self.used = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        }
     }
 
     /// Its process id.
@@ -165,6 +194,10 @@ impl Qemu {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
+        self.look_at_the_clock();
+        if let Some(account) = &self.account {
+            account.fetch_add(self.used, Ordering::Relaxed);
+        }
         // One that has ended cannot be killed and is only waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -9,7 +9,9 @@
 use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
@@ -74,6 +76,7 @@ pub struct Cell<'lab> {
     core: bool,
     yields: bool,
     boots: AtomicU32,
+    account: Arc<AtomicU64>,
 }
 
 impl<'lab> Cell<'lab> {
@@ -84,7 +87,8 @@ impl<'lab> Cell<'lab> {
         core: bool,
         yields: bool,
     ) -> Self {
-        Self { kernel, programs, logs, core, yields, boots: AtomicU32::new(0) }
+        let (boots, account) = (AtomicU32::new(0), Arc::default());
+        Self { kernel, programs, logs, core, yields, boots, account }
     }
 
     /// Whether this is part of `make test`, where a long scenario does a part of what it can.
@@ -112,7 +116,13 @@ impl<'lab> Cell<'lab> {
     pub fn boot(&self, boot: &Boot) -> anyhow::Result<Vm> {
         let number = self.boots.fetch_add(1, Ordering::Relaxed);
         let logs = self.logs.join(format!("boot-{number}"));
-        Ok(boot.clone().yields(self.yields).start(self.kernel, &logs)?)
+        let boot = boot.clone().yields(self.yields).account(Arc::clone(&self.account));
+        Ok(boot.start(self.kernel, &logs)?)
+    }
+
+    /// The processor time that guests of it took which are gone.
+    pub(crate) fn processor_time(&self) -> Duration {
+        Duration::from_millis(self.account.load(Ordering::Relaxed))
     }
 
     /// Keeps a result beside the logs.

@@ -26,6 +26,8 @@ pub struct Verdict {
     pub outcome: Result<Outcome, String>,
     /// How long it took.
     pub took: Duration,
+    /// The processor time that its guests took.
+    pub processor: Duration,
 }
 
 /// What a worker says.
@@ -104,12 +106,13 @@ fn work(
         let _ = sender.send(News::Begun(at));
         let started = Instant::now();
         let logs = logs.join(scenario.name).join(&kernel.name);
-        let outcome = run_cell(scenario, kernel, programs, logs, core);
+        let (outcome, processor) = run_cell(scenario, kernel, programs, logs, core);
         let verdict = Verdict {
             scenario: scenario.name,
             kernel: kernel.name.clone(),
             outcome,
             took: started.elapsed(),
+            processor,
         };
         let _ = sender.send(News::Done(at, verdict));
     }
@@ -121,10 +124,12 @@ fn run_cell(
     programs: &Programs,
     logs: PathBuf,
     core: bool,
-) -> Result<Outcome, String> {
-    if logs.exists() {
+) -> (Result<Outcome, String>, Duration) {
+    if logs.exists()
         // Of an earlier run.
-        fs::remove_dir_all(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
+        && let Err(error) = fs::remove_dir_all(&logs)
+    {
+        return (Err(format!("{}: {error}", logs.display())), Duration::ZERO);
     }
     let cell = Cell::new(kernel, programs, logs.clone(), core, !scenario.timed);
     let outcome = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&cell)));
@@ -133,7 +138,8 @@ fn run_cell(
         // What it was is on standard error already.
         Err(_) => Err("the scenario panicked".to_owned()),
     };
-    outcome.map_err(|error| format!("{error}\nlogs and results: {}", logs.display()))
+    let outcome = outcome.map_err(|error| format!("{error}\nlogs and results: {}", logs.display()));
+    (outcome, cell.processor_time())
 }
 
 /// A line for each cell that is done, and on a terminal one that says what runs.
@@ -163,8 +169,9 @@ impl Progress {
             Err(error) => ("FAILED ", error.replace('\n', "\n        ")),
         };
         let (seconds, kernel) = (verdict.took.as_secs_f64(), &verdict.kernel);
+        let processor = verdict.processor.as_secs_f64();
         self.show(&format!(
-            "{word} {:<20} {kernel:<16} {seconds:>6.1} s  {more}\n",
+            "{word} {:<20} {kernel:<16} {seconds:>6.1} s {processor:>6.1} cpu  {more}\n",
             verdict.scenario
         ));
     }

@@ -111,7 +111,13 @@ mod tests {
     use super::*;
 
     fn verdict(scenario: &'static str, kernel: &str, outcome: Result<Outcome, String>) -> Verdict {
-        Verdict { scenario, kernel: kernel.to_owned(), outcome, took: Duration::ZERO }
+        Verdict {
+            scenario,
+            kernel: kernel.to_owned(),
+            outcome,
+            took: Duration::ZERO,
+            processor: Duration::ZERO,
+        }
     }
 
     #[test]

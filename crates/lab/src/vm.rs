@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,7 @@ pub struct Boot {
     image: Option<Arc<[u8]>>,
     modules: Vec<String>,
     files: Vec<(PathBuf, String)>,
+    account: Option<Arc<AtomicU64>>,
 }
 
 impl Boot {
@@ -96,6 +98,12 @@ impl Boot {
         self
     }
 
+    /// Where the milliseconds of processor time that the guest took are added when it is gone.
+    pub(crate) fn account(mut self, account: Arc<AtomicU64>) -> Self {
+        self.account = Some(account);
+        self
+    }
+
     /// A second monitor, which listens on a socket.
     #[must_use]
     pub fn monitor(mut self, socket: impl Into<PathBuf>) -> Self {
@@ -134,7 +142,8 @@ impl Boot {
         fs::create_dir_all(logs).map_err(Error::file(logs))?;
         let initramfs = initramfs::make(kernel, self.image.as_deref(), &self.modules, &self.files)?;
         let started = Instant::now();
-        let mut qemu = Qemu::start(&self.machine, &kernel.vmlinuz(), &initramfs, logs)?;
+        let account = self.account.clone();
+        let mut qemu = Qemu::start(&self.machine, &kernel.vmlinuz(), &initramfs, logs, account)?;
         let agent = qemu.agent.take();
         let mut vm = Vm {
             guest: None,
@@ -185,14 +194,7 @@ impl Vm {
     /// # Errors
     /// When /proc does not say.
     pub fn processor_time(&self) -> Result<Duration> {
-        let path = format!("/proc/{}/stat", self.qemu.pid());
-        let stat = fs::read_to_string(&path).map_err(Error::file(path))?;
-        // After the name in parentheses, utime and stime are the 12th and 13th field (proc(5)).
-        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-        let ticks =
-            fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
-        let per_second = rustix::param::clock_ticks_per_second().max(1);
-        Ok(Duration::from_millis(ticks.sum::<u64>() * 1000 / per_second))
+        self.qemu.processor_time()
     }
 
     /// The process id of QEMU.
