@@ -42,6 +42,8 @@ const CUT: [(&str, &str); 1] = [(
 
 /// Bytes that are put together at once.
 const CHUNK: u64 = 64 << 10;
+/// Bytes that are compared at once.
+const BLOCK: usize = 256;
 
 /// The fact that says in a sentence where the bytes of read-only data came from.
 pub const FACT_SOURCES: &str = "image.rodata";
@@ -221,6 +223,20 @@ impl<'a> Rodata<'a> {
 
     /// Replaces what memory holds by what it should hold.
     fn chunk(&self, symbols: &Symbols, start: u64, bytes: &mut [u8], sources: &mut Sources) {
+        let whole = self.placed.read(start, bytes.len());
+        for (number, block) in bytes.chunks_mut(BLOCK).enumerate() {
+            let at = number * BLOCK;
+            // Most of it is as in the image.
+            if whole.and_then(|whole| whole.get(at..at + block.len())) == Some(&*block) {
+                sources.image += block.len() as u64;
+            } else {
+                self.block(symbols, start + at as u64, block, sources);
+            }
+        }
+    }
+
+    /// The same byte by byte.
+    fn block(&self, symbols: &Symbols, start: u64, bytes: &mut [u8], sources: &mut Sources) {
         let whole = self.placed.read(start, bytes.len());
         for (index, byte) in bytes.iter_mut().enumerate() {
             let at = start + index as u64;
