@@ -5,6 +5,7 @@
 //! (`bpf_kallsyms`: programs, their functions, trampolines, dispatchers), ftrace trampolines. What
 //! is neither core text nor in one of them has no owner, however it came there.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use kernel_memory::{AccessError, Kernel};
@@ -74,6 +75,9 @@ pub struct Owners {
     pub text: Range<u64>,
     /// Everything else, in order of address.
     pub images: Vec<Image>,
+    /// Modules and the functions that they began with, by the addresses of both. The kernel gives the memory
+    /// of those back and leaves the pointers (`do_init_module`, kernel/module/main.c, 6.1 to 7.3).
+    pub begun: BTreeSet<(u64, u64)>,
     /// The lists that could not be read, and why.
     pub unseen: Vec<String>,
 }
@@ -220,7 +224,7 @@ impl Owners {
             ("init_layout.base", "init_layout.text_size"),
         ];
         let module = kernel.object("module", 0).ok()?;
-        let mut members = vec!["list.next", "name"];
+        let mut members = vec!["list.next", "name", "init"];
         for (base, size) in LAYOUTS {
             if module.has(base) && module.has(size) {
                 members.extend([base, size]);
@@ -231,7 +235,8 @@ impl Owners {
         let chain = Chain { head, link, next: 0, end: head, most: MOST_MODULES };
         let walked = looks::settled(|| recovered.chains.walk(kernel, &fields, chain)).ok()?;
         for record in &walked {
-            for base in (2..members.len()).step_by(2) {
+            self.begun.insert((record.address, record.value(2)));
+            for base in (3..members.len()).step_by(2) {
                 let owner = Owner::Module(record.text(1));
                 self.add(record.value(base), record.value(base + 1), owner);
             }

@@ -25,7 +25,7 @@ use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
 use filler::Stretch;
-use freeing::{FREEING, Freeing, GracePeriods};
+use freeing::{FREEING, Freeing, GracePeriods, Seen};
 use kernel_memory::page_tables::{DirectMap, Mapping, Only, PageTables};
 use kernel_memory::{Kernel, PAGE_SIZE};
 use regions::{Kind, Region};
@@ -97,8 +97,9 @@ pub struct ExecutablePages {
     /// Digests of what lies behind ftrace trampolines, by trampoline.
     tails: BTreeMap<(u64, u64), u64>,
     freeing: Freeing,
-    /// What had an owner when one looked last.
-    owned: Vec<Range<u64>>,
+    /// What had an owner when one looked last, and the stretches in which something had none.
+    seen: Seen,
+    unowned: BTreeMap<u64, Range<u64>>,
     known: known::Known,
 }
 
@@ -136,10 +137,13 @@ impl Check for ExecutablePages {
             faults = looks::outlasting(faults, FREEING, unowned, look)?;
         }
         let unowned = faults.iter().filter(|(fault, _)| *fault == Fault::NoOwner);
-        let mut unowned = unowned.map(|(_, address)| *address).peekable();
-        let owned = std::mem::take(&mut self.owned);
-        let grace = unowned.peek().and_then(|_| self.grace_periods(kernel));
-        let excused = self.freeing.excused(Instant::now(), grace, unowned, owned);
+        let stretch = |(_, at): &(Fault, u64)| {
+            (*at, self.unowned.get(at).cloned().unwrap_or(*at..at.saturating_add(1)))
+        };
+        let unowned: Vec<_> = unowned.map(stretch).collect();
+        let grace = if unowned.is_empty() { None } else { self.grace_periods(kernel) };
+        let seen = std::mem::take(&mut self.seen);
+        let excused = self.freeing.excused(Instant::now(), grace, unowned.into_iter(), seen);
         faults.retain(|(fault, address)| *fault != Fault::NoOwner || !excused.contains(address));
         outcome.reduced.extend(unseen);
         outcome.hooks.extend(hooks.into_values());
@@ -202,7 +206,11 @@ impl ExecutablePages {
         unseen.extend(owners.unseen.iter().cloned());
         let base = tables.direct_map().base;
         let regions = regions::gather(kernel, &mut self.recovered, &owners, base);
-        self.owned = regions.iter().map(|region| region.range.clone()).collect();
+        self.seen = Seen {
+            owned: regions.iter().map(|region| region.range.clone()).collect(),
+            begun: owners.begun.clone(),
+        };
+        self.unowned.clear();
         let mut mappings = Vec::new();
         let walked = tables
             .walk(Only::Executable, &mut |mapping| {
@@ -268,19 +276,25 @@ impl ExecutablePages {
         let range = range.start..range.end.min(range.start.saturating_add(MOST_BYTES));
         let next = behind.filter(|region| region.kind == Kind::Bpf).map(|region| &region.range);
         let Ok(strangers) = self.known.strangers(kernel.memory, &range, next) else {
+            self.unowned.insert(range.start, range.clone());
             faults.insert((Fault::NoOwner, range.start));
             return;
         };
         for stretch in strangers {
-            match stretch {
-                Stretch::Foreign(address) => _ = faults.insert((Fault::NoOwner, address)),
+            let address = match stretch {
+                Stretch::Foreign(address) => address,
                 Stretch::Unlisted { code, end } => {
                     match self.filter_at(kernel, tables, code, end) {
-                        Some(hook) => _ = hooks.insert(code, hook),
-                        None => _ = faults.insert((Fault::NoOwner, code)),
+                        Some(hook) => {
+                            hooks.insert(code, hook);
+                            continue;
+                        }
+                        None => code,
                     }
                 }
-            }
+            };
+            self.unowned.insert(address, range.clone());
+            faults.insert((Fault::NoOwner, address));
         }
     }
 

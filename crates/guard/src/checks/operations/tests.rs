@@ -19,7 +19,7 @@ const HEAP: u64 = 0xffff_8880_0100_0000;
 fn places() -> Places {
     let owner = Owner::Module("guest".to_owned());
     let image = Image { range: MODULE..MODULE + 0x1000, owner, is_data: false };
-    let owners = Owners { text: TEXT..TEXT + 0x1000, images: vec![image], unseen: Vec::new() };
+    let owners = Owners { text: TEXT..TEXT + 0x1000, images: vec![image], ..Owners::default() };
     let modules = vec![(MODULE..MODULE + 0x3000, "guest".to_owned())];
     Places::of_parts(owners, RODATA..RODATA + 0x1000, modules)
 }
