@@ -207,7 +207,8 @@ struct ringfence_header {
 	__u8 classes;
 	/* RINGFENCE_OUTCOME_ */
 	__u8 outcome;
-	/* The errno that the caller got if it was denied, else 0. */
+	/* The errno with which it was denied, else 0. A few callers make another one of it: docs/rules.md
+	 * has them. */
 	__u16 error;
 	/* Where the tail begins, in bytes from the start: tail - body is how long the event's own
 	 * part is. 0: it is as long as it was when this ABI began. */
@@ -395,7 +396,8 @@ struct ringfence_image_map {
 struct ringfence_module_load {
 	/* Empty (inode 0) if it came from memory. */
 	struct ringfence_file file;
-	/* Its name, where it is known already. */
+	/* Its name. Before it is read that is the name of its file up to the first point, with '_' for
+	 * '-', and empty if it came from memory. */
 	struct ringfence_string name;
 	/* RINGFENCE_MODULE_FROM_; 0: not known, where it is told of by a tracepoint. */
 	__u32 from;
@@ -425,6 +427,7 @@ struct ringfence_bpf_load {
 /* Another kernel is loaded for kexec, or firmware from a file or memory. */
 struct ringfence_kernel_load {
 	struct ringfence_file file;
+	/* Empty. */
 	struct ringfence_string name;
 	/* RINGFENCE_MODULE_FROM_ */
 	__u32 from;
@@ -537,7 +540,8 @@ struct ringfence_deadline_missed {
 	__u32 demoted;
 };
 
-/* What can be had of an event changed: see GetCoverage. No actor. */
+/* What can be had of an event on this host changed: RINGFENCE_STAGE_ is the most that can be had of
+ * it, which GetCoverage has way by way. It is not how settled the event is. No actor. */
 struct ringfence_stage_changed {
 	__u16 event_type;
 	/* RINGFENCE_STAGE_ */
@@ -547,12 +551,16 @@ struct ringfence_stage_changed {
 	struct ringfence_string reason;
 };
 
+/* Nothing. */
 #define RINGFENCE_STAGE_UNAVAILABLE 0
-#define RINGFENCE_STAGE_OBSERVED    1
-#define RINGFENCE_STAGE_ASKED	    2
-#define RINGFENCE_STAGE_ENFORCED    3
+/* Clients are told of it. */
+#define RINGFENCE_STAGE_OBSERVED 1
+/* Clients are asked about it, and no rule holds. */
+#define RINGFENCE_STAGE_ASKED 2
+/* Rules decide it. */
+#define RINGFENCE_STAGE_ENFORCED 3
 
-/* The daemon ends; rules stay as the grant says. No actor. */
+/* The daemon ends; rules stay as the grant says, unless it was started with --forget. No actor. */
 struct ringfence_shutting_down {
 	/* RINGFENCE_SHUTDOWN_ */
 	__u32 why;
@@ -610,7 +618,8 @@ struct ringfence_verdict_refused {
 
 /* The deadline was over. */
 #define RINGFENCE_REFUSED_TOO_LATE 1
-/* This client had answered already. */
+/* This client's part was over: it had answered, its answer was known or its queue was full, or
+ * another client's deny had settled it. */
 #define RINGFENCE_REFUSED_ALREADY_ANSWERED 2
 /* This client was never asked about it. */
 #define RINGFENCE_REFUSED_NOT_ASKED 3

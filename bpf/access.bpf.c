@@ -45,7 +45,7 @@ enum call {
 	CALL_MADVISE,
 };
 
-/* arch/x86/entry/syscalls/syscall_64.tbl */
+/* arch/x86/entry/syscalls/syscall_64.tbl; the second of two is of x32 */
 static __always_inline enum call call_64(__u64 number)
 {
 	switch (number) {
@@ -57,10 +57,13 @@ static __always_inline enum call call_64(__u64 number)
 	case 437: /* openat2 */
 		return CALL_OPEN;
 	case 101:
+	case 521:
 		return CALL_PTRACE;
 	case 310:
+	case 539:
 		return CALL_READV;
 	case 311:
+	case 540:
 		return CALL_WRITEV;
 	case 440:
 		return CALL_MADVISE;

@@ -13,8 +13,8 @@
  * caller asks for.
  *
  * Limits. mmap_file is not told where: address, length and offset of image_map are zero for it, and
- * those of a change of protection are of the whole mapping. The name of a module is not known
- * before it is read; the file is. The tracepoint knows the name and not the file.
+ * those of a change of protection are of the whole mapping. A module is called by its file before
+ * it is read (lib/load_record.h). The tracepoint knows its name and not the file.
  *
  * Ways rejected. bprm hooks for the images of programs: mmap_file has them too.
  * kernel_post_read_file: called when it is read, with the same arguments.
@@ -26,6 +26,7 @@
 #include "lib/compat.h"
 #include "../api/ringfence.h"
 #include "lib/send.h"
+#include "lib/load_record.h"
 #include "lib/again.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -80,24 +81,19 @@ int image_protect(void *context)
 
 /* --- loaded into the kernel ------------------------------------------------------------------ */
 
-/* struct ringfence_module_load and ringfence_kernel_load begin alike. */
-_Static_assert(sizeof(struct ringfence_module_load) == sizeof(struct ringfence_kernel_load),
-	       "alike");
-
 /* A file, or memory of the caller if there is none, is loaded for what `type` says. */
 static __always_inline int kernel_loads(__u32 type, __u64 file)
 {
-	struct ringfence_kernel_load *load;
 	struct buffer *buffer;
 
 	if (!type)
 		return 0;
-	buffer = begin(type, sizeof(*load));
+	buffer = begin(type, sizeof(struct ringfence_kernel_load));
 	if (!buffer)
 		return 0;
-	load = body_of(buffer);
-	load->from = file ? RINGFENCE_MODULE_FROM_FILE : RINGFENCE_MODULE_FROM_MEMORY;
-	put_file(buffer, IN_BODY(ringfence_kernel_load, file), file);
+	put_load(buffer, file);
+	if (type == RINGFENCE_MODULE_LOAD)
+		put_module_name(buffer, file);
 	return conclude(buffer);
 }
 

@@ -40,15 +40,12 @@
 #include "lib/compat.h"
 #include "../api/ringfence.h"
 #include "lib/ask.h"
+#include "lib/load_record.h"
 #include "lib/program_record.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* --- modules and kernels --------------------------------------------------------------------- */
-
-/* struct ringfence_module_load and ringfence_kernel_load begin alike. */
-_Static_assert(sizeof(struct ringfence_module_load) == sizeof(struct ringfence_kernel_load),
-	       "alike");
 
 static const struct event module_event = {
 	.type = RINGFENCE_MODULE_LOAD,
@@ -60,16 +57,12 @@ static const struct event kexec_event = {
 	.body = sizeof(struct ringfence_kernel_load),
 };
 
-__noinline int put_asked_load(struct buffer *buffer, __u64 file)
+static __always_inline void put_asked_load(struct buffer *buffer, const struct event *event,
+					   __u64 file)
 {
-	struct ringfence_kernel_load *load;
-
-	if (!buffer)
-		return 0;
-	load = body_of(buffer);
-	load->from = file ? RINGFENCE_MODULE_FROM_FILE : RINGFENCE_MODULE_FROM_MEMORY;
-	put_file(buffer, IN_BODY(ringfence_kernel_load, file), file);
-	return 0;
+	put_load(buffer, file);
+	if (event->type == RINGFENCE_MODULE_LOAD)
+		put_module_name(buffer, file);
 }
 
 /* Tells of what was denied, to those who listen. */
@@ -80,7 +73,7 @@ static __always_inline void tell_denied_load(const struct event *event, __u64 ev
 
 	if (!buffer)
 		return;
-	put_asked_load(buffer, file);
+	put_asked_load(buffer, event, file);
 	finish(buffer);
 }
 
@@ -96,7 +89,7 @@ static __always_inline int ask_load(const struct event *event, __u64 file)
 	buffer = begin_for(event, question.askers);
 	if (!buffer)
 		return gate_fall_back(&question);
-	put_asked_load(buffer, file);
+	put_asked_load(buffer, event, file);
 	denied = ask(buffer, &question);
 	if (denied)
 		tell_denied_load(event, question.event_id, denied, file);

@@ -51,7 +51,7 @@ impl Programs {
 }
 
 /// Programs of tests that are run in guests.
-const TESTS: [&str; 12] = [
+const TESTS: [&str; 14] = [
     "calls",
     "doors",
     "events",
@@ -59,7 +59,9 @@ const TESTS: [&str; 12] = [
     "firmware",
     "lsm_events",
     "rings",
+    "rules_conditions",
     "rules_enforced",
+    "rules_indirect",
     "rules_kernel",
     "rules_live",
     "verity",

@@ -173,6 +173,8 @@ fn what_is_opened_is_told_of_by_whatever_way() {
         File::options().read(true).custom_flags(libc::O_PATH).open(&path).unwrap()
     });
     no_door_of("notify", OPEN, "open with O_PATH");
+    told.listener.hear_nothing(|| truncate(&path, 1));
+    no_door_of("notify", OPEN, "truncate");
     told.listener.hear_nothing(|| Memory::map(READ, libc::MAP_PRIVATE, file.as_raw_fd()));
     told.listener.hear_nothing(|| fs::metadata(&path).unwrap());
     told.listener.hear_nothing(|| rustix::fs::memfd_create("x", MemfdFlags::CLOEXEC).unwrap());
@@ -383,7 +385,12 @@ fn opening_is_denied_by_rules() {
     let file = File::open(&path).unwrap();
     let again = format!("/proc/self/fd/{}", file.as_raw_fd());
     let condition = format!("file.path = \"{}\"", programs.path().display());
-    let mut doors: [Door<'_>; 9] = [
+    let unnamed = || {
+        let mut options = File::options();
+        options.write(true).custom_flags(libc::O_TMPFILE).open(programs.path())
+    };
+    let mut doors: [Door<'_>; 10] = [
+        ("open with O_TMPFILE", &mut || failed(unnamed())),
         ("open for reading", &mut || failed(File::open(&path))),
         ("open for writing", &mut || failed(File::options().write(true).open(&path))),
         ("openat2", &mut || failed(with_openat2(&path))),
@@ -395,8 +402,23 @@ fn opening_is_denied_by_rules() {
         ("execve, which opens the program", &mut || executed(&program)),
     ];
     doors_are_denied(OPEN, &condition, &mut doors);
-    // Who has it can go on.
+    let mut ruler = Ruler::of(OPEN);
+    if ruler.cannot.is_some() {
+        return;
+    }
+    let rule = format!("[[rule]]\nid = 1\nevent = \"file_open\"\naction = \"deny\"\n{condition}\n");
+    ruler.install(&rule).unwrap();
+    assert_eq!(failed(File::open(&path)), libc::EPERM);
+    ruler.told();
+    // Who has it can go on, and to name it is not to open it.
     assert!(file.metadata().is_ok() && file.as_fd().try_clone_to_owned().is_ok());
+    no_door_of("rule", OPEN, "dup");
+    let mut options = File::options();
+    assert_eq!(failed(options.read(true).custom_flags(libc::O_PATH).open(&path)), 0);
+    no_door_of("rule", OPEN, "open with O_PATH");
+    truncate(&path, 1);
+    no_door_of("rule", OPEN, "truncate");
+    assert!(ruler.told().is_empty());
 }
 
 #[test]

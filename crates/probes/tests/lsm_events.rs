@@ -377,6 +377,8 @@ fn a_module_or_another_kernel_is_told_of_from_a_file_and_from_memory() {
         assert_eq!(listener.number(&record, "from"), 1, "{}", kind.name());
         assert_eq!(listener.text(&record, "file.path"), path.to_str().unwrap());
         let module = kind == EventType::MODULE_LOAD;
+        let name = if module { "library" } else { "" };
+        assert_eq!(listener.text(&record, "name"), name, "{}", kind.name());
         listener.door(if module { "finit_module" } else { "kexec_file_load" });
         if module {
             // MODULE_INIT_COMPRESSED_FILE; whether this kernel unpacks any is found out later.

@@ -212,8 +212,10 @@ fn what_shows_memory_is_denied_until_6_15_and_then_open_to_who_may_watch_perform
     let pidfd = subject.pidfd();
     let condition = format!("target.path = {program:?}");
     let mut advise = || errno(subject.advise(&pidfd));
+    let mut advise_too = || errno(subject.advise(&pidfd));
     let mut read = || failed(fs::read(subject.proc("environ")));
-    let all: [(EventType, &str, &mut dyn FnMut() -> i32); 2] = [
+    let all: [(EventType, &str, &mut dyn FnMut() -> i32); 3] = [
+        (EventType::PROCESS_TRACE, "process_madvise", &mut advise_too),
         (EventType::MEMORY_ACCESS, "process_madvise", &mut advise),
         (EventType::PROCESS_TRACE, "/proc/PID/environ and its like", &mut read),
     ];

@@ -159,7 +159,6 @@ pub static EVENTS: [Event; 19] = [
         size: 112,
         file: Some(0),
         own: Some((Own::From, FILE + 8)),
-        name_at: Some(FILE),
         ..NOTHING
     },
     Event {
@@ -169,7 +168,6 @@ pub static EVENTS: [Event; 19] = [
         size: 112,
         file: Some(0),
         own: Some((Own::From, FILE + 8)),
-        name_at: Some(FILE),
         ..NOTHING
     },
     Event {

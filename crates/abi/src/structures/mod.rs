@@ -99,7 +99,7 @@ pub struct Header {
     pub classes: u8,
     /// `OUTCOME_…`
     pub outcome: u8,
-    /// The errno that the caller got if it was denied, else 0.
+    /// The errno with which it was denied, else 0. A few callers make another one of it (docs/rules.md).
     pub error: u16,
     /// Where the tail begins, in bytes from the start: tail - body is how long the event's own part
     /// is. 0: it is as long as it was when this ABI began.

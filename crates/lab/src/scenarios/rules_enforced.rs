@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What rules deny fails in the caller with their errno, on each hook of the kernel that takes them.
 //!
-//! The tests themselves are crates/probes/tests/rules_enforced.rs and, through the daemon with a client
+//! The tests themselves are crates/probes/tests/rules_enforced.rs, rules_conditions.rs, rules_indirect.rs and, through the daemon with a client
 //! of the user nobody, crates/daemon/tests/rules_live.rs. On a host that takes no LSM programs they show
 //! only that such rules are refused there.
 
@@ -27,6 +27,8 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let programs = cell.programs();
     let boot = Boot::new()
         .file(programs.other("rules_enforced")?, "/lab/rules_enforced")
+        .file(programs.other("rules_conditions")?, "/lab/rules_conditions")
+        .file(programs.other("rules_indirect")?, "/lab/rules_indirect")
         .file(programs.other("rules_live")?, "/lab/rules_live");
     let vm = cell.boot(&boot)?;
     // Questions need the gate, which came with 6.12.
@@ -34,7 +36,12 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let lacking = usize::from(!has_gate);
     let enforced = Tests { program: "rules_enforced", lacking, ..Tests::default() };
     let live = Tests { program: "rules_live", ..Tests::default() };
-    let passed = enforced.run(cell, &vm)?.count + live.run(cell, &vm)?.count;
+    let conditions = Tests { program: "rules_conditions", ..Tests::default() };
+    let mut passed = 0;
+    let indirect = Tests { program: "rules_indirect", ..Tests::default() };
+    for tests in [enforced, conditions, indirect, live] {
+        passed += tests.run(cell, &vm)?.count;
+    }
     vm.power_off();
     Ok(Outcome::passed(format!("{passed} tests")))
 }

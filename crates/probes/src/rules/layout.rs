@@ -136,7 +136,8 @@ fn the_parts_of_events_are_read_where_they_are_written() {
     }
 }
 
-/// The name that a program is called by is no name to rules, and that of a BPF program no string.
+/// The name that a program is called by is no name to rules, that of a BPF program no string, and what is
+/// loaded for kexec and firmware has none but its path.
 fn has_name(event: &str) -> bool {
-    !["process_exec", "bpf_load"].contains(&event)
+    ["module_load", "module_unload"].contains(&event)
 }

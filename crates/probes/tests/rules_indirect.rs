@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Rules where whoever does it does not get their errno: the kernel does it for somebody, a program has been
+//! replaced by the one that is denied, or nobody is asked at all.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod clients;
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use clients::deeds::{LENGTH, changed, with_read_implies_exec};
+use clients::listener::some_file;
+use clients::ruler::{Ruler, doors_are_denied, doors_are_denied_with, header};
+use clients::senders::{by_a_timer, by_the_end_of_a_parent};
+use clients::{EXEC, Programs, SIGNAL, door_of, no_door_of};
+use probes::events::EventType;
+use std::os::fd::AsRawFd;
+
+fn own_path() -> PathBuf {
+    std::env::current_exe().unwrap()
+}
+
+/// Runs a copy of this program, which links libraries, with nothing to do; what it came to.
+fn came_of(program: &Path, arguments: &[&Path]) -> std::process::ExitStatus {
+    let mut command = Command::new(program);
+    command.args(arguments).args(["--exact", "no such test"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
+}
+
+/// The program loader that this program was started by.
+fn loader() -> PathBuf {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let path = maps
+        .lines()
+        .find_map(|line| Some(&line[line.find('/')?..]).filter(|path| path.contains("/ld-linux")));
+    PathBuf::from(path.expect("a program loader"))
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn a_program_whose_image_is_denied_is_ended_and_one_that_ld_so_is_to_run_is_not_run() {
+    let programs = Programs::new();
+    let program = programs.path().join("linked");
+    fs::copy(own_path(), &program).unwrap();
+    let condition = format!("file.path = {program:?}");
+    // The kernel has given up the old program by then: bprm_execve, fs/exec.c.
+    let mut execute = || came_of(&program, &[]).signal().unwrap_or(0);
+    let own = Some(libc::SIGSEGV);
+    let kind = EventType::IMAGE_MAP;
+    let door = "exec: the program, its loader and libraries";
+    doors_are_denied_with(kind, &condition, own, &mut [(door, &mut execute)]);
+    let loader = loader();
+    let mut run = || came_of(&loader, &[&program]).code().unwrap();
+    // What ld.so ends with when it cannot load something.
+    let own = Some(127);
+    doors_are_denied_with(kind, &condition, own, &mut [("ld.so run by hand", &mut run)]);
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn a_mapping_that_becomes_an_image_by_read_implies_exec_is_denied() {
+    let programs = Programs::new();
+    let (path, file) = some_file(&programs);
+    let mut change = || {
+        with_read_implies_exec(|| {
+            changed(libc::PROT_WRITE, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd())
+        })
+    };
+    let condition = format!("file.path = {path:?}");
+    let door = "mprotect with READ_IMPLIES_EXEC";
+    doors_are_denied(EventType::IMAGE_MAP, &condition, &mut [(door, &mut change)]);
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn the_program_by_which_the_kernel_loads_modules_is_denied_and_nothing_is_executed() {
+    const SETTING: &str = "/proc/sys/kernel/modprobe";
+    let Ok(before) = fs::read_to_string(SETTING) else {
+        println!("this kernel is built without modules, and executes nothing to have them loaded");
+        return;
+    };
+    if Ruler::of(EXEC).cannot.is_some() {
+        eprintln!("not looked for: nothing can be denied here, and the setting is the host's");
+        return;
+    }
+    let programs = Programs::new();
+    let program = programs.copy("true");
+    fs::write(SETTING, program.to_str().unwrap()).unwrap();
+    // SAFETY: plain numbers; no family of protocols has this one any more (AF_DECnet until 6.1).
+    let mut ask =
+        || clients::deeds::errno(i64::from(unsafe { libc::socket(12, libc::SOCK_STREAM, 0) }));
+    let condition = format!("file.path = {program:?}");
+    let own = Some(libc::EAFNOSUPPORT);
+    let door = "by the kernel (request_module)";
+    doors_are_denied_with(EXEC, &condition, own, &mut [(door, &mut ask)]);
+    fs::write(SETTING, before).unwrap();
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn the_signal_of_a_timer_is_told_of_and_not_denied_and_that_of_the_end_of_a_parent_is() {
+    let mut ruler = Ruler::of(SIGNAL);
+    if let Some(reason) = &ruler.cannot {
+        eprintln!("not looked for: {reason}");
+        return;
+    }
+    let rules = |signal: &str| {
+        let rule = |id, action| {
+            format!(
+                "[[rule]]\nid = {id}\nevent = \"process_signal\"\naction = {action:?}\n\
+                 signal = {signal:?}\ntarget.path = {:?}\n",
+                own_path()
+            )
+        };
+        rule(4, "notify") + &rule(5, "deny")
+    };
+    ruler.install(&rules("SIGURG")).unwrap();
+    ruler.told();
+    by_a_timer(libc::SIGURG);
+    assert_eq!(ruler.told().iter().map(header).collect::<Vec<_>>(), [[2, 4, 0, 0]]);
+    no_door_of("rule", SIGNAL, "timer_create");
+    ruler.install(&rules("SIGKILL")).unwrap();
+    ruler.told();
+    by_the_end_of_a_parent();
+    // The parent is asked about as it ends, and the child lives on.
+    let told: Vec<_> = ruler.told().iter().map(header).collect();
+    assert_eq!(told, [[2, 5, 2, 1]]);
+    door_of("rule", SIGNAL, "PR_SET_PDEATHSIG");
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn memory_that_brk_makes_executable_is_not_denied() {
+    let kind = EventType::MEMORY_MAP;
+    let mut ruler = Ruler::of(kind);
+    if let Some(reason) = &ruler.cannot {
+        eprintln!("not looked for: {reason}");
+        return;
+    }
+    let rule = format!(
+        "[[rule]]\nid = 1\nevent = \"memory_map\"\naction = \"deny\"\nactor.path = {:?}\n",
+        own_path()
+    );
+    ruler.install(&rule).unwrap();
+    ruler.told();
+    // SAFETY: what is added is given back at once, and nobody looks into it.
+    let grown = unsafe {
+        let end = libc::sbrk(0);
+        let grown = with_read_implies_exec(|| libc::brk(end.byte_add(LENGTH)));
+        libc::brk(end);
+        grown
+    };
+    assert_eq!(grown, 0);
+    assert!(ruler.told().is_empty());
+    no_door_of("rule", kind, "brk with READ_IMPLIES_EXEC");
+}
