@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, stdin};
 use std::path::PathBuf;
 
+use abi::Outcome;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use rules::model::Condition;
-use rules::{Algorithm, Collection, Context, Record, RuleSet, explain};
+use rules::{
+    Action, Algorithm, Collection, Context, Explanation, Record, RuleSet, Step, Verdict, explain,
+};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -140,7 +143,33 @@ fn explained(set: &RuleSet, record: &str, context: &Context) -> anyhow::Result<S
         bail!("this is no record of an event that rules can be for");
     };
     let name = record.event().name;
-    Ok(format!("{name}:\n{}", explain(set, &record, context)))
+    let explanation = explain(set, &record, context);
+    let said = abi::RecordBuffer::copy_of(&bytes);
+    let said = said.record().context("the record")?;
+    let word = in_the_record(said.header(), said.outcome(), &explanation);
+    Ok(format!("{name}:\n{explanation}{word}"))
+}
+
+/// What the kernel wrote into the record of how it was decided, and whether these rules come to the same. They
+/// need not: they may be others by now, know nothing of ancestors, and never know of other clients.
+fn in_the_record(header: &abi::Header, outcome: Option<Outcome>, here: &Explanation) -> String {
+    let deciding = here.steps.last().filter(|step| matches!(step.verdict, Verdict::Decided(_)));
+    let denies = |step: &&Step| matches!(step.verdict, Verdict::Decided(Action::Deny(_)));
+    let deciding = deciding.filter(denies).map(|step| step.rule);
+    if outcome != Some(Outcome::Denied) {
+        return match deciding {
+            Some(_) => "but the record says that it was not denied\n".to_owned(),
+            None => String::new(),
+        };
+    }
+    let error = std::io::Error::from_raw_os_error(header.error.into());
+    match header.rule {
+        0 => format!("it was denied by another client's rule or verdict: {error}\n"),
+        rule if Some(rule) == deciding => format!("so does the record: {error}\n"),
+        rule => format!(
+            "but the record says that rule {rule} of the client that got it denied it: {error}\n"
+        ),
+    }
 }
 
 fn bytes_of(hex: &str) -> Option<Vec<u8>> {
@@ -172,8 +201,27 @@ mod tests {
         assert_eq!(
             said,
             "process_exec:\nrule 1: does not match: actor.uid is to be 5, but it is 0\n\
-             rule 2: matches: denied with EACCES\n"
+             rule 2: matches: denied with EACCES\n\
+             but the record says that it was not denied\n"
         );
+    }
+
+    #[test]
+    fn what_the_record_says_of_it_stands_beside_it() {
+        let here = |rules: &str| {
+            let set = RuleSet::from_toml(rules).unwrap();
+            let bytes = bytes_of(&record()).unwrap();
+            explain(&set, &Record::new(&bytes).unwrap(), &Context::default())
+        };
+        let (denying, silent) = (here(RULES), here(""));
+        let header = |error, rule| abi::Header { error, rule, ..abi::Header::default() };
+        let says = |header: abi::Header, here| in_the_record(&header, Some(Outcome::Denied), here);
+        assert!(says(header(13, 2), &denying).starts_with("so does the record: Permission denied"));
+        assert!(says(header(1, 9), &denying).contains("rule 9 of the client that got it"));
+        assert!(says(header(1, 0), &silent).contains("by another client's rule or verdict"));
+        let allowed = |here| in_the_record(&header(0, 0), Some(Outcome::Allowed), here);
+        assert!(allowed(&denying).contains("it was not denied"));
+        assert_eq!(allowed(&silent), "");
     }
 
     #[test]

@@ -87,8 +87,7 @@ struct Availability {
     reason: Option<String>,
 }
 
-/// Runs the subcommand. Exit status 1 says that a grant is wrong; what a host cannot give is none
-/// of its faults.
+/// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let mut daemon = arguments.query.daemon()?;
     let all = All {
@@ -97,8 +96,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         coverage: daemon.call::<Matrix>("GetCoverage")?.coverage,
     };
     arguments.query.show(&all, render)?;
-    let wrong = all.status.problems.iter().any(|problem| problem.area == "grants");
-    Ok(if wrong { Ending::Findings } else { Ending::Clean })
+    Ok(if is_well(&all.status) { Ending::Clean } else { Ending::Findings })
+}
+
+/// Whether somebody has to look: at a finding that stands, a guard that does not watch although it is to, or
+/// a grant with a mistake. What a host cannot give is no fault.
+fn is_well(status: &Status) -> bool {
+    let wrong = |problem: &Problem| ["grants", "guard"].contains(&&*problem.area);
+    status.guard.standing == 0 && !status.problems.iter().any(wrong)
 }
 
 fn render(all: &All, style: Style) -> String {
@@ -235,6 +240,20 @@ mod tests {
         assert!(text.starts_with("guard: ended 0.") && text.ends_with("after 3 passes"), "{text}");
         let text = line(json!({ "state": "starting", "since": now }));
         assert!(text.ends_with("in its first pass; no findings so far"), "{text}");
+    }
+
+    #[test]
+    fn findings_a_guard_that_does_not_watch_and_wrong_grants_are_not_well() {
+        let status = |standing: u64, area: &str| {
+            let problems = json!([{ "area": area, "reason": "" }]);
+            let guard = of_guard(json!({ "state": "watching", "standing": standing }));
+            let status = json!({ "uptime": 0, "sessions": 0, "connections": 0, "grants": 0,
+                "unavailable": 0, "guard": guard, "problems": problems });
+            serde_json::from_value::<Status>(status).unwrap()
+        };
+        assert!(is_well(&status(0, "coverage")) && is_well(&status(0, "rules")));
+        assert!(!is_well(&status(1, "coverage")));
+        assert!(!is_well(&status(0, "guard")) && !is_well(&status(0, "grants")));
     }
 
     #[test]

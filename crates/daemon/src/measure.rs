@@ -70,7 +70,7 @@ pub enum Subject {
         /// Its contents too.
         digest: bool,
     },
-    /// A file that somebody may execute, if it is still the one that is meant.
+    /// A file that somebody may execute or everybody may read, if it is still the one that is meant.
     File(NamedFile),
     /// What is in the memory of a process, or mapped there.
     Memory {
@@ -209,9 +209,10 @@ fn measure_file(wanted: &NamedFile, known: &Mutex<HashMap<Version, Digest>>) -> 
     }
     let about = rustix::fs::fstat(&place)?;
     let kind = FileType::from_raw_mode(about.st_mode);
-    if kind != FileType::RegularFile || about.st_mode & 0o111 == 0 {
-        // Or it would say what is in files that the client cannot read.
-        return Err(io::Error::other("it is not a file that somebody may execute"));
+    // Or it would say what is in files that the client cannot read. Libraries and modules are read by all.
+    if kind != FileType::RegularFile || about.st_mode & 0o115 == 0 {
+        let problem = "it is not a file that somebody may execute or everybody may read";
+        return Err(io::Error::other(problem));
     }
     let mut file = File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))?;
     let digest = remembered(&mut file, known)?;

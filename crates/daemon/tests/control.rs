@@ -5,6 +5,8 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use broker::event::{Class, EventType};
 use broker::slot::Slot;
@@ -17,6 +19,17 @@ use support::{CLIENT, Daemon, Shared, grant};
 
 fn slot() -> Slot {
     Slot::new(0).unwrap()
+}
+
+/// What the last client whose ring was taken away was told before, by the one record in it.
+fn why_shut(kernel: &FakeKernel) -> u32 {
+    let Some([record]) = kernel.removed.as_ref().map(|slot| &slot.records[..]) else {
+        panic!("one record")
+    };
+    let record = abi::RecordBuffer::copy_of(record);
+    let record = record.record().unwrap();
+    let abi::Event::ShuttingDown(view) = record.event() else { panic!("another record") };
+    view.part().why
 }
 
 fn subscription(event: &str, classes: &[&str]) -> Value {
@@ -127,6 +140,17 @@ fn a_session_brings_a_ring_a_socket_for_verdicts_and_what_the_grant_gives() {
     assert_eq!(client.fails("CloseSession", json!({})).0, "NoSession");
     // And once more on the same connection.
     assert!(client.open(CLIENT).get("error").is_none());
+}
+
+#[test]
+fn a_deadline_beyond_the_longest_is_said_to_be_the_longest() {
+    let text = grant("org.example.patient", 7)
+        .replace(", \"ask\"]\n", ", \"ask\"]\ndeadline_ms = 60000\n");
+    let daemon = Daemon::start(&[("patient.toml", &text)]);
+    let mut client = daemon.connect();
+    let reply = client.open("org.example.patient");
+    let deadlines = json!([{ "event": "process_exec", "nanoseconds": 10_000_000_000_u64 }]);
+    assert_eq!(reply["parameters"]["deadlines"], deadlines);
 }
 
 #[test]
@@ -460,6 +484,23 @@ fn the_file_that_a_process_runs_is_measured() {
 }
 
 #[test]
+fn what_everybody_may_read_is_measured_and_what_only_its_owner_may_is_not() {
+    let daemon = Daemon::start(&[]);
+    let mut client = daemon.session();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().canonicalize().unwrap();
+    let about = std::fs::metadata(&path).unwrap();
+    let (dev, inode) = (about.dev(), about.ino());
+    let device = u64::from(libc::major(dev)) << 20 | u64::from(libc::minor(dev));
+    for (mode, is_measured) in [(0o600, false), (0o640, false), (0o644, true), (0o700, true)] {
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        let key = json!({ "device": device, "inode": inode });
+        let answer = client.call("MeasureFile", json!({ "path": path, "file": key }));
+        assert_eq!(answer.get("error").is_none(), is_measured, "{mode:o}: {answer}");
+    }
+}
+
+#[test]
 fn memory_is_given_of_the_process_of_a_key_to_who_is_granted_it_and_to_root() {
     const SCANNER: &str = "org.example.scanner";
     let granted = |uses: &str| format!("memory = [{uses}]\n{}", grant(SCANNER, 2000));
@@ -526,7 +567,9 @@ fn who_loses_the_grant_loses_the_session_and_is_told() {
     daemon.signal(libc::SIGHUP);
     assert!(other.is_closed());
     assert_eq!(client.ok("GetStatus", json!({}))["grants"], 1);
-    assert_eq!(daemon.kernel.get().slots.len(), 1);
+    let kernel = daemon.kernel.get();
+    assert_eq!(kernel.slots.len(), 1);
+    assert_eq!(why_shut(&kernel), abi::SHUTDOWN_REVOKED);
 }
 
 #[test]
@@ -557,13 +600,7 @@ fn who_is_connected_is_told_that_the_daemon_ends() {
     assert!(client.is_closed());
     let kernel = kernel.get();
     assert!(kernel.slots.is_empty(), "rings are taken away");
-    let Some([record]) = kernel.removed.as_ref().map(|slot| &slot.records[..]) else {
-        panic!("one record")
-    };
-    let record = abi::RecordBuffer::copy_of(record);
-    let record = record.record().unwrap();
-    let abi::Event::ShuttingDown(view) = record.event() else { panic!("another record") };
-    assert_eq!(view.part().why, abi::SHUTDOWN_STOPPED);
+    assert_eq!(why_shut(&kernel), abi::SHUTDOWN_STOPPED);
     assert!(
         !daemon.socket.exists() || std::os::unix::net::UnixStream::connect(&daemon.socket).is_err()
     );

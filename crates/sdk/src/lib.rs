@@ -5,7 +5,7 @@
 //! use sdk::abi::{Class, Event, EventType};
 //! use sdk::{Session, Subscription};
 //!
-//! let mut session = Session::open("my-product")?;
+//! let mut session = Session::open("com.example.sensor")?;
 //! session.subscribe(&[Subscription::new(EventType::ProcessExec, [Class::Notify])])?;
 //! let mut events = session.events();
 //! while let Some(event) = events.next(None)? {

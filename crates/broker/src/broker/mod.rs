@@ -164,6 +164,12 @@ impl Broker {
         self.refresh(slot, effects);
     }
 
+    /// How long a task waits at most for anybody, whatever grants say.
+    #[must_use]
+    pub fn longest_deadline(&self) -> Duration {
+        self.settings.longest_deadline
+    }
+
     fn client(&self, slot: Slot) -> Option<&Client> {
         self.clients[slot.index()].as_deref()
     }

@@ -6,7 +6,7 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::ptr;
@@ -21,6 +21,8 @@ pub(crate) type Came = Result<(), i32>;
 /// What is executed, and what is mapped executable.
 pub(crate) const PROGRAM: &str = "/tried/busybox-unknown";
 pub(crate) const IMAGE: &str = "/tried/image";
+/// What links libraries.
+pub(crate) const LINKED: &str = "/usr/bin/ringfence";
 /// A script that the first interprets.
 pub(crate) const SCRIPT: &str = "/tried/script";
 /// A file that is deleted before it is used, and what one in memory is called.
@@ -32,6 +34,7 @@ pub(crate) const SHARED: &str = "/SYSV00000000";
 /// Where files are watched: grants name the directory above.
 /// What is below, two levels deep.
 pub(crate) const SECRET: &str = "/tried/watched/below/secret";
+pub(crate) const WATCHED: &str = "/tried/watched/below";
 pub(crate) const WATCHED_PROGRAM: &str = "/tried/watched/below/busybox";
 pub(crate) const FREE: &str = "/tried/free";
 /// What a client guards that has its opening denied while it is away.
@@ -46,8 +49,11 @@ const KEXEC_FILE_NO_INITRAMFS: libc::c_ulong = 4;
 pub(crate) enum Deed {
     /// execve(2)
     Execute,
-    /// execveat(2) of a descriptor.
+    /// execveat(2) of a descriptor, also of a file in memory and of one that was deleted, and of a name.
     ExecuteDescriptor,
+    ExecuteMemfdDescriptor,
+    ExecuteDeletedDescriptor,
+    ExecuteName,
     /// execve(2) of a script, of a file in memory and of one that was deleted.
     ExecuteScript,
     ExecuteMemfd,
@@ -57,16 +63,21 @@ pub(crate) enum Deed {
     /// The same of a file in memory and of one that was deleted.
     MapMemfd,
     MapDeleted,
+    /// By execve(2) of a program that links libraries, and by its loader, which is told to run it.
+    MapProgram,
+    MapByLoader,
     /// Of a file, readable, by who has READ_IMPLIES_EXEC.
     MapImplied,
     /// mmap(2) as above, and then remap_file_pages(2) in that mapping.
     Remap,
-    /// mmap(2) of a file, not executable, and then mprotect(2).
+    /// mmap(2) of a file, not executable, and then mprotect(2) or pkey_mprotect(2).
     Protect,
+    ProtectByKey,
     /// shmat(2), executable
     Attach,
-    /// finit_module(2)
+    /// finit_module(2), and the same of a file that is said to be compressed and is not.
     ModuleFromFile,
+    ModuleCompressed,
     /// init_module(2)
     ModuleFromMemory,
     /// bpf(2), BPF_PROG_LOAD
@@ -90,8 +101,10 @@ pub(crate) enum Deed {
     OpenAgain,
     /// Execution of a watched program, which the kernel opens.
     ExecuteWatched,
-    /// O_PATH alone, and truncate(2).
+    /// O_PATH alone, a directory, a file without a name (O_TMPFILE), and truncate(2).
     OpenPath,
+    OpenDirectory,
+    OpenUnnamed,
     Truncate,
     /// Of a file that is not watched.
     ReadFree,
@@ -105,17 +118,24 @@ impl Deed {
         match self {
             Self::Execute => "execve",
             Self::ExecuteDescriptor => "execveat of a descriptor",
+            Self::ExecuteMemfdDescriptor => "execveat of a memfd",
+            Self::ExecuteDeletedDescriptor => "execveat of a deleted file",
+            Self::ExecuteName => "execveat of a name",
             Self::ExecuteScript => "execve of a script, by its name",
             Self::ExecuteMemfd => "execve of a memfd",
             Self::ExecuteDeleted => "execve of a deleted file",
             Self::Map => "mmap",
             Self::MapMemfd => "mmap of a memfd",
             Self::MapDeleted => "mmap of a deleted file",
+            Self::MapProgram => "exec: the program, its loader and libraries",
+            Self::MapByLoader => "ld.so run by hand",
             Self::MapImplied => "mmap with READ_IMPLIES_EXEC",
             Self::Remap => "remap_file_pages",
             Self::Protect => "mprotect",
+            Self::ProtectByKey => "pkey_mprotect",
             Self::Attach => "shmat",
             Self::ModuleFromFile => "finit_module",
+            Self::ModuleCompressed => "finit_module of a compressed file",
             Self::ModuleFromMemory => "init_module",
             Self::Program => "bpf, BPF_PROG_LOAD",
             Self::KernelFromFile => "kexec_file_load",
@@ -130,6 +150,8 @@ impl Deed {
             Self::OpenAgain => "open in /proc/PID/fd",
             Self::ExecuteWatched => "execve, which opens the program",
             Self::OpenPath => "open with O_PATH",
+            Self::OpenDirectory => "open of a directory",
+            Self::OpenUnnamed => "open with O_TMPFILE",
             Self::Truncate => "truncate",
         }
     }
@@ -233,19 +255,18 @@ fn closed(descriptor: i64) -> anyhow::Result<Came> {
     Ok(came)
 }
 
-/// Executes busybox by a descriptor alone.
-fn executed_at(path: &str) -> anyhow::Result<Came> {
-    let file = File::open(path)?;
-    let mut command = Command::new(path);
-    let nothing = CString::default();
+/// Executes busybox by a descriptor alone, or by a name in the directory that it stands for.
+fn executed_at(file: File, name: &str) -> anyhow::Result<Came> {
+    let mut command = Command::new(PROGRAM);
+    let path = text(name)?;
+    let flags = if name.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
     let arguments = [c"busybox".as_ptr() as usize, c"true".as_ptr() as usize, 0];
     let environment = [0_usize];
     // SAFETY: one system call, with strings that end and lists of them.
     unsafe {
         command.pre_exec(move || {
             let (file, arguments) = (file.as_raw_fd(), arguments.as_ptr());
-            let (path, environment) = (nothing.as_ptr(), environment.as_ptr());
-            let flags = libc::AT_EMPTY_PATH;
+            let (path, environment) = (path.as_ptr(), environment.as_ptr());
             libc::syscall(libc::SYS_execveat, file, path, arguments, environment, flags);
             Err(io::Error::last_os_error())
         });
@@ -345,12 +366,28 @@ fn remap(file: &File) -> Came {
     })
 }
 
-/// Maps a file, and makes the mapping executable.
-fn protect(file: &File) -> Came {
+/// Maps a file, and makes the mapping executable by mprotect(2) or by pkey_mprotect(2) without a key.
+fn protect(file: &File, call: libc::c_long) -> Came {
     mapped(file, (READ, libc::MAP_PRIVATE), |start| {
         // SAFETY: a mapping of ours that nobody looks into.
-        came(i64::from(unsafe { libc::mprotect(start, PAGE, READ_EXEC) }))
+        came(unsafe { libc::syscall(call, start, PAGE, READ_EXEC, -1) })
     })
+}
+
+/// Runs a program that links libraries. What it ends by or with is in the place of an errno: whoever started it
+/// is there no more when its image is mapped.
+fn linked(program: &str, arguments: &[&str]) -> anyhow::Result<Came> {
+    let mut command = Command::new(program);
+    let status = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    let came = status.signal().or(status.code()).context("neither ended nor killed")?;
+    Ok(if came == 0 { Ok(()) } else { Err(came) })
+}
+
+/// The program loader that this program was started by.
+pub(crate) fn loader() -> anyhow::Result<String> {
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    let mut paths = maps.lines().filter_map(|line| Some(&line[line.find('/')?..]));
+    Ok(paths.find(|path| path.contains("/ld-linux")).context("no program loader")?.to_owned())
 }
 
 impl Deeds {
@@ -359,7 +396,13 @@ impl Deeds {
         let parameters = CString::default();
         Ok(match deed {
             Deed::Execute => executed(PROGRAM),
-            Deed::ExecuteDescriptor => executed_at(PROGRAM)?,
+            Deed::ExecuteDescriptor => executed_at(File::open(PROGRAM)?, "")?,
+            Deed::ExecuteMemfdDescriptor => executed_at(memfd()?, "")?,
+            Deed::ExecuteDeletedDescriptor => executed_at(deleted()?, "")?,
+            Deed::ExecuteName => {
+                let (directory, name) = PROGRAM.rsplit_once('/').context("no path")?;
+                executed_at(File::open(directory)?, name)?
+            }
             Deed::ExecuteScript => {
                 fs::write(SCRIPT, format!("#!{PROGRAM} true\n"))?;
                 fs::set_permissions(SCRIPT, Permissions::from_mode(0o755))?;
@@ -370,10 +413,13 @@ impl Deeds {
             Deed::Map => map(&File::open(IMAGE)?),
             Deed::MapMemfd => map(&memfd()?),
             Deed::MapDeleted => map(&deleted()?),
+            Deed::MapProgram => linked(LINKED, &["--version"])?,
+            Deed::MapByLoader => linked(&loader()?, &[LINKED, "--version"])?,
             Deed::MapImplied => map_implied(&File::open(IMAGE)?),
             // What is not open for writing is not taken as shared.
             Deed::Remap => remap(&File::options().read(true).write(true).open(IMAGE)?),
-            Deed::Protect => protect(&File::open(IMAGE)?),
+            Deed::Protect => protect(&File::open(IMAGE)?, libc::SYS_mprotect),
+            Deed::ProtectByKey => protect(&File::open(IMAGE)?, libc::SYS_pkey_mprotect),
             Deed::Attach => attach(),
             Deed::ModuleFromFile => {
                 let file = File::open(&self.module)?;
@@ -382,6 +428,15 @@ impl Deeds {
                     libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), parameters.as_ptr(), 0)
                 });
                 self.unload(result)?
+            }
+            Deed::ModuleCompressed => {
+                // MODULE_INIT_COMPRESSED_FILE; whether this kernel unpacks any is found out later.
+                let (file, flags) = (File::open(IMAGE)?, 4);
+                // SAFETY: an open file, which is no module, and a text that ends with a zero.
+                came(unsafe {
+                    let (file, parameters) = (file.as_raw_fd(), parameters.as_ptr());
+                    libc::syscall(libc::SYS_finit_module, file, parameters, flags)
+                })
             }
             Deed::ModuleFromMemory => {
                 let image = fs::read(&self.module)?;
@@ -431,6 +486,11 @@ impl Deeds {
             Deed::OpenAgain => opened_again(SECRET)?,
             Deed::ExecuteWatched => executed(WATCHED_PROGRAM),
             Deed::OpenPath => opened_with(SECRET, libc::O_PATH | libc::O_CLOEXEC)?,
+            Deed::OpenDirectory => opened(WATCHED, false),
+            Deed::OpenUnnamed => {
+                let mut options = File::options();
+                ended(options.write(true).custom_flags(libc::O_TMPFILE).open(WATCHED))
+            }
             Deed::Truncate => {
                 let path = text(SECRET)?;
                 // SAFETY: a path that ends.

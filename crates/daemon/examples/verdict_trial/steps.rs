@@ -7,8 +7,8 @@ use anyhow::{Context, ensure};
 
 use crate::client_process::Client;
 use crate::deeds::{
-    Came, DELETED, Deed, Deeds, FREE, GUARDED, IMAGE, MEMFD, PROGRAM, SCRIPT, SECRET, SHARED,
-    WATCHED_PROGRAM,
+    Came, DELETED, Deed, Deeds, FREE, GUARDED, IMAGE, LINKED, MEMFD, PROGRAM, SCRIPT, SECRET,
+    SHARED, WATCHED, WATCHED_PROGRAM, loader,
 };
 
 /// What tasks get that are denied because nobody answered.
@@ -217,10 +217,12 @@ const AWAY: &str =
 
 const OPENS: &str = "a file is opened by no other way than those that are asked about";
 
-const MORE: [(&str, More); 9] = [
+const MORE: [(&str, More); 11] = [
     (AWAY, away),
     (OPENS, opened_by_gate),
     ("a file becomes an image by calls that do not say so, and by mprotect unasked", images),
+    ("a program is asked about as an image, by exec and by a loader that is run by hand", programs),
+    ("a module in a file that is said to be compressed gets the errno of a denial too", compressed),
     ("files without a name and shared memory get exactly the errno of a denial too", nameless),
     ("a script is asked about by its name, and then its interpreter", script),
     ("what comes from memory is not asked about, and decided by the declared default", memory),
@@ -233,6 +235,9 @@ fn nameless(deeds: &Deeds) -> anyhow::Result<()> {
     let all = [
         ("process_exec", Deed::ExecuteMemfd, MEMFD),
         ("process_exec", Deed::ExecuteDeleted, DELETED),
+        ("process_exec", Deed::ExecuteMemfdDescriptor, MEMFD),
+        ("process_exec", Deed::ExecuteDeletedDescriptor, DELETED),
+        ("process_exec", Deed::ExecuteName, PROGRAM),
         ("image_map", Deed::MapMemfd, MEMFD),
         ("image_map", Deed::MapDeleted, DELETED),
         ("image_map", Deed::Attach, SHARED),
@@ -283,7 +288,32 @@ fn images(deeds: &Deeds) -> anyhow::Result<()> {
         is_denied(deeds, "image_map", deed, policy, libc::EXDEV, asked)?;
         println!("door: ask image_map {}", deed.door());
     }
-    is_unasked(deeds, "image_map", Deed::Protect)
+    is_unasked(deeds, "image_map", Deed::Protect)?;
+    is_unasked(deeds, "image_map", Deed::ProtectByKey)
+}
+
+fn programs(deeds: &Deeds) -> anyhow::Result<()> {
+    let loader = loader()?;
+    for (deed, policy, asked, seen) in [
+        // The old program is gone by then, and the kernel ends the new one.
+        (Deed::MapProgram, "deny", &[LINKED][..], libc::SIGSEGV),
+        // What the loader ends with when it cannot load something.
+        (Deed::MapByLoader, "deny-second", &[&*loader, LINKED], 127),
+    ] {
+        expect("without a client", deeds.attempt(deed)?, Ok(()))?;
+        is_denied_as(deeds, "image_map", deed, (policy, libc::EXDEV), asked, seen)?;
+        println!("door: ask image_map {}", deed.door());
+    }
+    Ok(())
+}
+
+fn compressed(deeds: &Deeds) -> anyhow::Result<()> {
+    let deed = Deed::ModuleCompressed;
+    let unasked = deeds.attempt(deed)?;
+    ensure!(unasked != Err(libc::EXDEV) && unasked.is_err(), "without a client: {unasked:?}");
+    is_denied(deeds, "module_load", deed, "deny", libc::EXDEV, &[IMAGE])?;
+    println!("door: ask module_load {}", deed.door());
+    Ok(())
 }
 
 /// Nobody is asked about it.
@@ -323,7 +353,30 @@ fn opened(deeds: &Deeds, by: By) -> anyhow::Result<()> {
         println!("door: ask file_open {}", deed.door());
     }
     is_unasked(deeds, "file_open", Deed::OpenPath)?;
+    match by {
+        By::Gate => {
+            let (deed, asked) = (Deed::OpenDirectory, format!("{WATCHED} 1"));
+            is_denied(deeds, "file_open", deed, "deny", libc::EXDEV, &[&asked])?;
+            println!("door: ask file_open {}", deed.door());
+            unnamed(deeds)?;
+        }
+        By::Fanotify => is_unasked(deeds, "file_open", Deed::OpenDirectory)?,
+    }
     is_unasked(deeds, "file_open", Deed::Truncate)
+}
+
+/// Until it gets a name such a file is called by the number of its inode.
+fn unnamed(deeds: &Deeds) -> anyhow::Result<()> {
+    let deed = Deed::OpenUnnamed;
+    expect("without a client", deeds.attempt(deed)?, Ok(()))?;
+    let client = decider("strict", "file_open", &["deny", &libc::EXDEV.to_string()])?;
+    let came = deeds.attempt(deed)?;
+    let asked = client.end()?;
+    let name = format!("{WATCHED}/#");
+    ensure!(asked.len() == 1 && asked[0].starts_with(&name), "asked {asked:?}");
+    expect(deed.door(), came, Err(libc::EXDEV))?;
+    println!("door: ask file_open {}", deed.door());
+    Ok(())
 }
 
 fn free(deeds: &Deeds) -> anyhow::Result<()> {

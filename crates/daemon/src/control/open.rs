@@ -259,7 +259,7 @@ impl<K: Kernel> Control<K> {
             deadlines: asked
                 .map(|(event, granted)| Deadline {
                     event: event.name(),
-                    nanoseconds: nanoseconds(granted.deadline),
+                    nanoseconds: nanoseconds(granted.deadline.min(self.broker.longest_deadline())),
                 })
                 .collect(),
         })?;

@@ -25,7 +25,8 @@ impl Verdict {
         Self { error: None, cacheable: false }
     }
 
-    /// It fails with this errno (`libc::EPERM` is 1), 1 to 4095.
+    /// It fails with this errno (`libc::EPERM` is 1): 1 to 133, and not EINTR (4). A verdict with another one
+    /// is refused as malformed, and the question stays open.
     pub const fn deny(error: u32) -> Self {
         Self { error: Some(error), cacheable: false }
     }
