@@ -63,9 +63,9 @@ rest() {
 	count_time
 }
 
-# Waits until it is this round's turn, unless all is to end: one for `pace` passes of who watches. So there are as many changes for a
-# pass on a host that has much else to do as on one that has not.
-pace=60
+# Waits until it is this round's turn, unless all is to end: one for `pace` passes of who watches. So there are
+# as many changes for a pass on a host that has much else to do as on one that has not.
+pace=100
 await_turn() {
 	local passes
 	while [ ! -e /run/churn/stop ]; do
@@ -270,7 +270,7 @@ kfence_end() { :; }
 livepatch_can() { [ -e /lab/livepatch_abuse.ko ] && [ -e /sys/kernel/livepatch ]; }
 # The kernel changes ten thousand static calls for each, one after the other: that it stays is what most of
 # the time is for.
-livepatch_begin() { least=1000 pace=300; }
+livepatch_begin() { least=1000 pace=350; }
 livepatch_round() {
 	local patch=/sys/kernel/livepatch/livepatch_abuse waited=0
 	insmod /lab/livepatch_abuse.ko seconds=3600 || fail insmod
