@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Rules where whoever does it does not get their errno: the kernel does it for somebody, a program has been
-//! replaced by the one that is denied, or nobody is asked at all.
+//! replaced by the one that is denied, or nobody is asked at all. And what holds where a client cannot even
+//! be asked.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod clients;
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use clients::deeds::{LENGTH, changed, with_read_implies_exec};
+use clients::deeds::{LENGTH, changed, executed, with_read_implies_exec};
 use clients::listener::some_file;
-use clients::ruler::{Ruler, doors_are_denied, doors_are_denied_with, header};
+use clients::ruler::{Ruler, SLOT, doors_are_denied, doors_are_denied_with, header};
 use clients::senders::{by_a_timer, by_the_end_of_a_parent};
-use clients::{EXEC, Programs, SIGNAL, door_of, no_door_of};
-use probes::events::EventType;
-use std::os::fd::AsRawFd;
+use clients::{Client, EXEC, Programs, SIGNAL, door_of, no_door_of};
+use probes::events::{AskTerms, EventType, Hooks, SMALLEST_RING};
 
 fn own_path() -> PathBuf {
     std::env::current_exe().unwrap()
@@ -155,4 +157,36 @@ fn memory_that_brk_makes_executable_is_not_denied() {
     assert_eq!(grown, 0);
     assert!(ruler.told().is_empty());
     no_door_of("rule", kind, "brk with READ_IMPLIES_EXEC");
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn a_question_that_a_full_ring_has_no_place_for_is_decided_as_its_client_declared() {
+    let mut hooks = Hooks::load_for(EXEC.bit()).unwrap();
+    let coverage = hooks.coverage();
+    if let Err(reason) = &coverage.iter().find(|coverage| coverage.kind == EXEC).unwrap().ask {
+        eprintln!("not looked for: {reason}");
+        return;
+    }
+    let programs = Programs::new();
+    let program = programs.copy("true");
+    for deny_full in [true, false] {
+        let mut client = Client::admit(&mut hooks, SLOT, SMALLEST_RING, &[]);
+        let terms = AskTerms { time: Duration::from_secs(1), deny_full };
+        hooks.ask(SLOT, &[(EXEC, terms)]).unwrap();
+        // No gate is open, so nobody waits as long as there is a place.
+        let came: Vec<i32> = (0..400).map(|_| executed(&program)).collect();
+        let fitted = came.iter().take_while(|error| **error == 0).count();
+        client.take();
+        if deny_full {
+            assert!((50..400).contains(&fitted), "{fitted}");
+            assert!(came[fitted..].iter().all(|error| *error == libc::EPERM), "{came:?}");
+            assert_eq!(client.seen.len(), fitted);
+        } else {
+            assert_eq!(fitted, 400);
+            assert!(client.seen.len() < 400, "all of them fit");
+        }
+        assert_eq!(executed(&program), 0, "there is place again");
+        hooks.remove(SLOT).unwrap();
+    }
 }

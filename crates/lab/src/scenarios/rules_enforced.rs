@@ -38,7 +38,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let live = Tests { program: "rules_live", ..Tests::default() };
     let conditions = Tests { program: "rules_conditions", ..Tests::default() };
     let mut passed = 0;
-    let indirect = Tests { program: "rules_indirect", ..Tests::default() };
+    let indirect = Tests { program: "rules_indirect", lacking, ..Tests::default() };
     for tests in [enforced, conditions, indirect, live] {
         passed += tests.run(cell, &vm)?.count;
     }
