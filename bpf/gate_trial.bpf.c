@@ -59,15 +59,34 @@ struct inode___trial {
 
 #pragma clang attribute pop
 
+/* Further up than exemptions are looked for. */
+#define GENERATIONS (GATE_ANCESTORS * 2)
+
+struct descent {
+	__u64 task;
+	__u64 in_scope;
+};
+
+/* One generation up; 1 at the end. */
+static long climb(__u32 generation, struct descent *descent)
+{
+	struct task_struct___gate *task = (void *)descent->task;
+	struct task_struct___gate *parent = BPF_CORE_READ(task, real_parent);
+	__u32 process = BPF_CORE_READ(parent, tgid);
+
+	descent->task = (__u64)parent;
+	descent->in_scope = process == scope;
+	return descent->in_scope || process <= 1;
+}
+
 static __always_inline bool in_scope(void)
 {
-	struct task_struct___gate *task = (void *)bpf_get_current_task_btf();
-	struct task_struct___gate *parent = BPF_CORE_READ(task, real_parent);
+	struct descent descent = {.task = (__u64)bpf_get_current_task_btf()};
 
 	if (!scope)
 		return false;
-	return (__u32)BPF_CORE_READ(parent, tgid) == scope ||
-	       (__u32)BPF_CORE_READ(parent, real_parent, tgid) == scope;
+	bpf_loop(GENERATIONS, climb, &descent, 0);
+	return descent.in_scope;
 }
 
 static __noinline int ask(struct file *file, __u32 type, __u64 askers)

@@ -141,29 +141,37 @@ static __always_inline void gate_add(__u32 counter, __u64 amount)
 		__sync_fetch_and_add(value, amount);
 }
 
+/* A thread, or one that its process descends from, and who is exempt so far. */
+struct gate_line {
+	__u64 task;
+	__u64 exempted;
+};
+
+/* One of the line; 1 at its end. */
+static long gate_ancestor(__u32 level, struct gate_line *line)
+{
+	struct task_struct___gate *task = (void *)line->task;
+	struct task_struct___gate *leader = BPF_CORE_READ(task, group_leader);
+	struct gate_process process = {};
+	struct gate_exemption *found;
+
+	process.pid = BPF_CORE_READ(leader, tgid);
+	process.start = BPF_CORE_READ(leader, start_boottime) / GATE_TICK;
+	found = bpf_map_lookup_elem(&gate_exempt, &process);
+	if (found)
+		line->exempted |= level ? found->descendants : found->own;
+	line->task = (__u64)BPF_CORE_READ(task, real_parent);
+	/* The first process, and before it nobody. */
+	return process.pid <= 1;
+}
+
 /* The clients who are not asked about what this thread does. */
 static __noinline __u64 gate_exempted(void)
 {
-	struct task_struct___gate *task = (void *)bpf_get_current_task_btf();
-	__u64 exempted = 0;
-	int level;
+	struct gate_line line = {.task = (__u64)bpf_get_current_task_btf()};
 
-	for (level = 0; level < GATE_ANCESTORS; level++) {
-		struct task_struct___gate *leader = BPF_CORE_READ(task, group_leader);
-		struct gate_process process = {};
-		struct gate_exemption *found;
-
-		process.pid = BPF_CORE_READ(leader, tgid);
-		process.start = BPF_CORE_READ(leader, start_boottime) / GATE_TICK;
-		found = bpf_map_lookup_elem(&gate_exempt, &process);
-		if (found)
-			exempted |= level ? found->descendants : found->own;
-		/* The first process, and before it nobody. */
-		if (process.pid <= 1)
-			break;
-		task = BPF_CORE_READ(task, real_parent);
-	}
-	return exempted;
+	bpf_loop(GATE_ANCESTORS, gate_ancestor, &line, 0);
+	return line.exempted;
 }
 
 /*

@@ -13,7 +13,7 @@
 #define GATE_EXEMPT_PROCESSES 1024
 #define GATE_CACHED_ANSWERS   65536
 /* How far up the line of parents an exemption is looked for, the process itself included. */
-#define GATE_ANCESTORS 8
+#define GATE_ANCESTORS 64
 /* Types of events: RINGFENCE_TYPES of api/ringfence.h, which is a power of two. */
 #define GATE_TYPES 64
 /* The unit of the start of a process in /proc/PID/stat, in nanoseconds (USER_HZ is 100). */

@@ -11,8 +11,8 @@
 //!
 //! One exec is a fork, the exec of a program that ends at once, and the wait for it: what a shell does.
 //! `asked` needs a `ringfenced` that runs, with grants for org.example.asker0 to 7 (see
-//! crates/lab/src/scenarios/figures.rs). Rings are not read while it is measured: what a client does with
-//! its records is its own.
+//! crates/lab/src/scenarios/figures.rs). What a client does with its records is its own: rings of observers are
+//! not read while it is measured, and of what clients do that are asked it is said how much it is.
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -20,7 +20,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use probes::events::{EventType, Hooks};
 use rules::{Algorithm, Collection, RuleSet};
 use sdk::abi::Class;
@@ -58,17 +58,39 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Nanoseconds of one exec. `prepare` is called before each try.
-fn one(mut prepare: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<u128> {
-    let mut least = u128::MAX;
+fn one(prepare: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<u128> {
+    Ok(one_beside(&[], prepare)?.0)
+}
+
+/// The same, and of these the nanoseconds in which processes ran.
+fn one_beside(
+    processes: &[Client],
+    mut prepare: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<(u128, u128)> {
+    let ran = || processes.iter().try_fold(0, |sum, process| Ok(sum + ran(process.id())?));
+    let mut least = (u128::MAX, 0);
     for _ in 0..TRIES {
         prepare()?;
+        let before: u128 = ran()?;
         let start = Instant::now();
         for _ in 0..TIMES {
             ensure!(Command::new(PROGRAM).status()?.success(), "the program failed");
         }
-        least = least.min(start.elapsed().as_nanos() / u128::from(TIMES));
+        let each = |nanoseconds: u128| nanoseconds / u128::from(TIMES);
+        let took = each(start.elapsed().as_nanos());
+        let after: anyhow::Result<u128> = ran();
+        least = least.min((took, each(after?.saturating_sub(before))));
     }
     Ok(least)
+}
+
+/// Nanoseconds in which the first thread of a process ran: the first number of /proc/PID/schedstat
+/// (Documentation/scheduler/sched-stats.rst).
+fn ran(process: u32) -> anyhow::Result<u128> {
+    let path = format!("/proc/{process}/schedstat");
+    let text = fs::read_to_string(&path)?;
+    let first = text.split(' ').next().and_then(|number| number.parse().ok());
+    first.with_context(|| format!("{path}: {text:?}"))
 }
 
 /// The program, and this process and all that it starts on one processor: on which one a task wakes must
@@ -179,7 +201,8 @@ fn asked() -> anyhow::Result<()> {
         let start =
             |number| Client::start(&["decide", &format!("org.example.asker{number}"), keep]);
         let deciders = (0..count).map(start).collect::<anyhow::Result<Vec<_>>>()?;
-        say(what, one(|| Ok(()))?, base);
+        let (cost, clients) = one_beside(&deciders, || Ok(()))?;
+        println!("{what}: {cost} (+{}), of which clients {clients}", cost.saturating_sub(base));
         drop(deciders);
     }
     Ok(())

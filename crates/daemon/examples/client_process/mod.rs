@@ -39,6 +39,11 @@ impl Client {
         Ok(this)
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next line that it says.
     pub(crate) fn line(&mut self) -> anyhow::Result<String> {
         let mut line = String::new();

@@ -200,6 +200,14 @@ fn exempt(trial: &mut Trial) -> anyhow::Result<String> {
     trial.programs.maps.exempt(this, u64::MAX, FIRST)?;
     let asked = trial.asked(|_| expect(exec()?, End::Done))?;
     ensure!(asked == 0, "{asked} questions about its own child");
+    // As deep as a script that starts a script goes, and deeper than anybody looks.
+    for (generations, expected) in [(20, 0), (70, 1)] {
+        let asked = trial.asked(|_| {
+            let (end, _) = Task::exec_below(generations)?.end(Duration::from_secs(20))?;
+            expect(end, End::Done)
+        })?;
+        ensure!(asked == expected, "{asked} questions {generations} generations below");
+    }
     trial.programs.askers(FIRST | SECOND, 0);
     let asked = trial.asked(|_| expect(exec()?, End::Done))?;
     let askers = trial.daemon.stats()?.askers;

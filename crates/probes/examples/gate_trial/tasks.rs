@@ -61,6 +61,24 @@ impl Task {
         })
     }
 
+    /// The same so many generations below the child, each of which waits for the next.
+    pub(crate) fn exec_below(generations: u32) -> anyhow::Result<Self> {
+        Self::fork(|| {
+            let task = match generations {
+                0 => Self::exec(),
+                _ => Self::exec_below(generations - 1),
+            };
+            let end = task.and_then(|mut task| Ok(task.end(Duration::from_secs(10))?.0));
+            let code = match end {
+                Ok(End::Done) => 0,
+                Ok(End::Refused(code)) => code,
+                _ => 255,
+            };
+            // SAFETY: the end of a child.
+            unsafe { libc::_exit(code) };
+        })
+    }
+
     /// The same with a handler for SIGUSR1.
     pub(crate) fn exec_with_handler() -> anyhow::Result<Self> {
         extern "C" fn nothing(_signal: libc::c_int) {}

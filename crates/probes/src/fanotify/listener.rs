@@ -23,7 +23,7 @@ use crate::gate::process;
 use crate::question::{FileKey, ProcessKey, Question, QuestionId, Reply};
 
 /// `GATE_ANCESTORS`: how far up the line of parents an exemption is looked for.
-const ANCESTORS: usize = 8;
+const ANCESTORS: usize = 64;
 
 /// Which clients are not asked about what a process does.
 #[derive(Clone, Copy, Debug)]
