@@ -92,8 +92,6 @@ static __always_inline int kernel_loads(__u32 type, __u64 file)
 	if (!buffer)
 		return 0;
 	put_load(buffer, file);
-	if (type == RINGFENCE_MODULE_LOAD)
-		put_module_name(buffer, file);
 	return conclude(buffer);
 }
 

@@ -57,14 +57,6 @@ static const struct event kexec_event = {
 	.body = sizeof(struct ringfence_kernel_load),
 };
 
-static __always_inline void put_asked_load(struct buffer *buffer, const struct event *event,
-					   __u64 file)
-{
-	put_load(buffer, file);
-	if (event->type == RINGFENCE_MODULE_LOAD)
-		put_module_name(buffer, file);
-}
-
 /* Tells of what was denied, to those who listen. */
 static __always_inline void tell_denied_load(const struct event *event, __u64 event_id, int denied,
 					     __u64 file)
@@ -73,7 +65,7 @@ static __always_inline void tell_denied_load(const struct event *event, __u64 ev
 
 	if (!buffer)
 		return;
-	put_asked_load(buffer, event, file);
+	put_load(buffer, file);
 	finish(buffer);
 }
 
@@ -89,7 +81,7 @@ static __always_inline int ask_load(const struct event *event, __u64 file)
 	buffer = begin_for(event, question.askers);
 	if (!buffer)
 		return gate_fall_back(&question);
-	put_asked_load(buffer, event, file);
+	put_load(buffer, file);
 	denied = ask(buffer, &question);
 	if (denied)
 		tell_denied_load(event, question.event_id, denied, file);

@@ -18,19 +18,6 @@
 _Static_assert(sizeof(struct ringfence_module_load) == sizeof(struct ringfence_kernel_load),
 	       "alike");
 
-/* `file`: address of a struct file, or 0 if it comes from memory. */
-__noinline int put_load(struct buffer *buffer, __u64 file)
-{
-	struct ringfence_kernel_load *load;
-
-	if (!buffer)
-		return 0;
-	load = body_of(buffer);
-	load->from = file ? RINGFENCE_MODULE_FROM_FILE : RINGFENCE_MODULE_FROM_MEMORY;
-	put_file(buffer, IN_BODY(ringfence_kernel_load, file), file);
-	return 0;
-}
-
 /* The name of the module in a file. */
 __noinline int put_module_name(struct buffer *buffer, __u64 file)
 {
@@ -54,6 +41,21 @@ __noinline int put_module_name(struct buffer *buffer, __u64 file)
 	}
 	load->name.length = length;
 	buffer->used = used + length;
+	return 0;
+}
+
+/* `file`: address of a struct file, or 0 if it comes from memory. */
+__noinline int put_load(struct buffer *buffer, __u64 file)
+{
+	struct ringfence_kernel_load *load;
+
+	if (!buffer)
+		return 0;
+	load = body_of(buffer);
+	load->from = file ? RINGFENCE_MODULE_FROM_FILE : RINGFENCE_MODULE_FROM_MEMORY;
+	put_file(buffer, IN_BODY(ringfence_kernel_load, file), file);
+	if (buffer->type == RINGFENCE_MODULE_LOAD)
+		put_module_name(buffer, file);
 	return 0;
 }
 

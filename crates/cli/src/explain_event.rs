@@ -153,11 +153,11 @@ fn explained(set: &RuleSet, record: &str, context: &Context) -> anyhow::Result<S
 /// What the kernel wrote into the record of how it was decided, and whether these rules come to the same. They
 /// need not: they may be others by now, know nothing of ancestors, and never know of other clients.
 fn in_the_record(header: &abi::Header, outcome: Option<Outcome>, here: &Explanation) -> String {
-    let deciding = here.steps.last().filter(|step| matches!(step.verdict, Verdict::Decided(_)));
     let denies = |step: &&Step| matches!(step.verdict, Verdict::Decided(Action::Deny(_)));
-    let deciding = deciding.filter(denies).map(|step| step.rule);
+    // Nothing comes after the one that decides.
+    let denying = here.steps.last().filter(denies).map(|step| step.rule);
     if outcome != Some(Outcome::Denied) {
-        return match deciding {
+        return match denying {
             Some(_) => "but the record says that it was not denied\n".to_owned(),
             None => String::new(),
         };
@@ -165,7 +165,7 @@ fn in_the_record(header: &abi::Header, outcome: Option<Outcome>, here: &Explanat
     let error = std::io::Error::from_raw_os_error(header.error.into());
     match header.rule {
         0 => format!("it was denied by another client's rule or verdict: {error}\n"),
-        rule if Some(rule) == deciding => format!("so does the record: {error}\n"),
+        rule if Some(rule) == denying => format!("so does the record: {error}\n"),
         rule => format!(
             "but the record says that rule {rule} of the client that got it denied it: {error}\n"
         ),

@@ -67,19 +67,18 @@ fn one_beside(
     processes: &[Client],
     mut prepare: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<(u128, u128)> {
-    let ran = || processes.iter().try_fold(0, |sum, process| Ok(sum + ran(process.id())?));
+    let all_ran = || -> anyhow::Result<u128> { processes.iter().map(|one| ran(one.id())).sum() };
     let mut least = (u128::MAX, 0);
     for _ in 0..TRIES {
         prepare()?;
-        let before: u128 = ran()?;
+        let before = all_ran()?;
         let start = Instant::now();
         for _ in 0..TIMES {
             ensure!(Command::new(PROGRAM).status()?.success(), "the program failed");
         }
         let each = |nanoseconds: u128| nanoseconds / u128::from(TIMES);
         let took = each(start.elapsed().as_nanos());
-        let after: anyhow::Result<u128> = ran();
-        least = least.min((took, each(after?.saturating_sub(before))));
+        least = least.min((took, each(all_ran()?.saturating_sub(before))));
     }
     Ok(least)
 }

@@ -14,6 +14,7 @@ use clients::deeds::{
     LENGTH, LOOKERS, Program, Subject, called_in_child, changed, errno, executed, forked,
     has_itself_traced, mapped, program_in_memory,
 };
+use clients::listener::some_file;
 use clients::record::Record;
 use clients::ruler::Ruler;
 use clients::senders::SENDERS;
@@ -145,18 +146,11 @@ impl Drop for Ids {
     }
 }
 
-fn library(programs: &Programs) -> (PathBuf, File) {
-    let path = programs.path().join("library");
-    fs::write(&path, [0; LENGTH]).unwrap();
-    let file = File::open(&path).unwrap();
-    (path, file)
-}
-
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn each_condition_on_who_does_it_holds_for_him_and_not_for_another() {
     let programs = Programs::new();
-    let (_, image) = library(&programs);
+    let (_, image) = some_file(&programs);
     let _ids = Ids::take();
     let mut map = || mapped(READ_EXEC, libc::MAP_PRIVATE, image.as_raw_fd());
     let Some(mut trial) = Trial::of(EventType::IMAGE_MAP, 16, &mut map) else { return };
@@ -188,7 +182,7 @@ fn each_condition_on_who_does_it_holds_for_him_and_not_for_another() {
 #[ignore = "root: loads BPF programs"]
 fn who_descends_from_a_process_is_denied_and_the_process_itself_is_not() {
     let programs = Programs::new();
-    let (_, image) = library(&programs);
+    let (_, image) = some_file(&programs);
     let map = || mapped(READ_EXEC, libc::MAP_PRIVATE, image.as_raw_fd());
     let mut by_child = || forked(map).1;
     let Some(mut trial) = Trial::of(EventType::IMAGE_MAP, 16, &mut by_child) else { return };
@@ -207,7 +201,7 @@ fn who_descends_from_a_process_is_denied_and_the_process_itself_is_not() {
 #[ignore = "root: loads BPF programs"]
 fn each_condition_on_an_image_holds_for_it_and_not_for_another() {
     let programs = Programs::new();
-    let (path, image) = library(&programs);
+    let (path, image) = some_file(&programs);
     let mut map = || mapped(READ_EXEC, libc::MAP_PRIVATE, image.as_raw_fd());
     let Some(mut trial) = Trial::of(EventType::IMAGE_MAP, 16, &mut map) else { return };
     let record = trial.record();

@@ -45,7 +45,7 @@ fn by_ourselves() -> String {
     format!("actor.path = {:?}", own_path())
 }
 
-/// The errno that something failed with, or 0.
+/// One that nobody has open for writing: else no module can be loaded from it.
 fn some_file(programs: &Programs) -> (PathBuf, File) {
     let path = programs.path().join("file");
     fs::write(&path, [0; LENGTH]).unwrap();

@@ -59,22 +59,22 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     drop(daemon);
     vm.power_off();
     cell.keep("figures.txt", text.as_bytes())?;
+    let figures = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.with_context(|| format!("nothing of {name} in\n{text}"))
+    };
     // With what the exec itself costs.
     let cost = |name: &str| -> anyhow::Result<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        let line = line.with_context(|| format!("nothing of {name} in\n{text}"))?;
-        let cost = line.split(' ').next().context("no number")?;
-        Ok(cost.parse()?)
+        Ok(figures(name)?.split(' ').next().context("no number")?.parse()?)
     };
     let (few, many) = (cost("10 rules, 10 digests")?, cost("10,000 rules, a million digests")?);
     ensure!(many < few + few / 50, "many rules cost {many}, and few {few}");
     // What clients do with what they are asked is their own.
     let base = cost("nobody asks")?;
     let added = |name: &str| -> anyhow::Result<u64> {
-        let line = text.lines().find(|line| line.starts_with(&format!("{name}: ")));
-        let clients = line.and_then(|line| line.rsplit_once(", of which clients ")?.1.parse().ok());
-        let clients: u64 = clients.with_context(|| format!("nothing of clients of {name}"))?;
-        Ok(cost(name)?.saturating_sub(base + clients))
+        let clients = figures(name)?.rsplit_once(", of which clients ");
+        let clients = clients.with_context(|| format!("nothing of clients of {name}"))?.1;
+        Ok(cost(name)?.saturating_sub(base + clients.parse::<u64>()?))
     };
     let (one, eight) = (added("1 asker")?, added("8 askers")?);
     // Twice as much, give or take what the scheduler does; asked one after the other it would be eight times.
