@@ -63,10 +63,10 @@ static __always_inline void rules_find(struct rules_walk *walk, struct rules_typ
 	work->lists_count = 0;
 	if (type->deciding | type->telling)
 		rules_add_list(work, type->first, type->deciding, type->telling);
-	rules_look_up_digest(walk, 0, type->actor_collections);
-	rules_look_up_digest(walk, 1, type->file_collections);
+	rules_look_up_digest(work, 0, type->actor_collections);
+	rules_look_up_digest(work, 1, type->file_collections);
 	if (keys & 1U << RULES_KEY_NAME)
-		rules_hash_name(walk);
+		rules_hash_name(walk->record, work);
 	work->scan = work->present & keys & ((1U << RULES_KEYS_SINGLE) - 1);
 	if (work->scan)
 		bpf_loop(RULES_KEYS_SINGLE, rules_probe_single, walk, 0);
@@ -78,7 +78,7 @@ static __always_inline void rules_find(struct rules_walk *walk, struct rules_typ
 #pragma clang loop unroll(disable)
 	for (which = 0; which < 2; which++) {
 		if (keys & 1U << (RULES_KEY_EXECUTABLE_PATH + which)) {
-			rules_hash_path(walk, which);
+			rules_hash_path(walk->record, work, which);
 			work->scan_which = which;
 			bpf_loop(RULES_LEVELS, rules_probe_level, walk, 0);
 		}

@@ -158,11 +158,13 @@ static long rules_hash_word(__u32 index, struct rules_walk *walk)
 }
 
 /* Hashes the prefixes of a path, 0 for the executable's, 1 for the file's, once for all clients. */
-static __noinline int rules_hash_path(struct rules_walk *walk, __u32 which)
+__noinline int rules_hash_path(struct rules_record *record, struct rules_work *work, __u32 which)
 {
-	struct rules_work *work = walk->work;
+	struct rules_walk walk = {.record = record, .work = work};
 	__u32 length;
 
+	if (!record || !work)
+		return 0;
 	barrier_var(which);
 	which &= 1;
 	if (work->hashed & 1U << which)
@@ -178,7 +180,7 @@ static __noinline int rules_hash_path(struct rules_walk *walk, __u32 which)
 	work->scan_hash = work->seed;
 	if (length > RULES_PREFIX)
 		length = RULES_PREFIX;
-	bpf_loop(length / sizeof(__u64) + 1, rules_hash_word, walk, 0);
+	bpf_loop(length / sizeof(__u64) + 1, rules_hash_word, &walk, 0);
 	return 0;
 }
 
@@ -193,15 +195,18 @@ static long rules_hash_name_word(__u32 index, struct rules_walk *walk)
 }
 
 /* The name as a key; one that no rule can have is none. */
-static __noinline int rules_hash_name(struct rules_walk *walk)
+__noinline int rules_hash_name(struct rules_record *record, struct rules_work *work)
 {
-	struct rules_work *work = walk->work;
-	__u32 length = work->name_length;
+	struct rules_walk walk = {.record = record, .work = work};
+	__u32 length;
 
+	if (!record || !work)
+		return 0;
+	length = work->name_length;
 	if (work->present & 1ULL << RULES_KEY_NAME || !length || length > RULES_NAME)
 		return 0;
 	work->scan_hash = work->seed;
-	bpf_loop(length / sizeof(__u64) + 1, rules_hash_name_word, walk, 0);
+	bpf_loop(length / sizeof(__u64) + 1, rules_hash_name_word, &walk, 0);
 	rules_set_fact(work, RULES_KEY_NAME, rules_mix(work->scan_hash, length), 0);
 	return 0;
 }
@@ -238,7 +243,7 @@ static long rules_check_collection(__u32 index, struct rules_walk *outer)
 {
 	struct rules_work *work = outer->work;
 	__u32 which = work->scan_which & 1, number, slot;
-	struct rules_walk walk = {.record = outer->record, .work = work};
+	struct rules_walk walk = {.work = work};
 	struct rules_collection *header;
 	__u64 scan = work->scan, hash;
 	__u32 probes;
@@ -268,10 +273,12 @@ static long rules_check_collection(__u32 index, struct rules_walk *outer)
 }
 
 /* Which of some collections of this client hold the digest of a file. */
-static __noinline int rules_look_up_digest(struct rules_walk *walk, __u32 which, __u64 wanted)
+__noinline int rules_look_up_digest(struct rules_work *work, __u32 which, __u64 wanted)
 {
-	struct rules_work *work = walk->work;
+	struct rules_walk walk = {.work = work};
 
+	if (!work)
+		return 0;
 	barrier_var(which);
 	which &= 1;
 	work->found[which] = 0;
@@ -279,7 +286,7 @@ static __noinline int rules_look_up_digest(struct rules_walk *walk, __u32 which,
 		return 0;
 	work->scan_which = which;
 	work->scan = wanted;
-	bpf_loop(RULES_COLLECTIONS, rules_check_collection, walk, 0);
+	bpf_loop(RULES_COLLECTIONS, rules_check_collection, &walk, 0);
 	return 0;
 }
 

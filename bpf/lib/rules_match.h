@@ -47,12 +47,12 @@ static __noinline int rules_has_prefix(struct rules_walk *walk, __u32 which, __u
 	return !work->failed;
 }
 
-static __noinline int rules_has_name(struct rules_walk *walk, struct rules_condition *condition)
+__noinline int rules_has_name(struct rules_record *record, struct rules_work *work,
+			      struct rules_condition *condition)
 {
-	struct rules_work *work = walk->work;
 	__u32 length, word, at;
 
-	if (!condition)
+	if (!record || !work || !condition)
 		return 0;
 	length = work->name_length;
 	if (length != condition->count || length > RULES_NAME)
@@ -61,8 +61,8 @@ static __noinline int rules_has_name(struct rules_walk *walk, struct rules_condi
 	for (word = 0; word < RULES_NAME / sizeof(__u64); word++) {
 		at = word * sizeof(__u64);
 		if (at < length &&
-		    condition->values[word] != (rules_word(walk->record, work->name_at + at) &
-						rules_below(length - at)))
+		    condition->values[word] !=
+			    (rules_word(record, work->name_at + at) & rules_below(length - at)))
 			return 0;
 	}
 	return 1;
@@ -91,7 +91,7 @@ static __always_inline int rules_holds(struct rules_walk *walk, struct rules_con
 		return work->present & 1ULL << kind && work->first[kind] == condition->values[0] &&
 		       work->second[kind] == condition->values[1];
 	case RULES_KEY_NAME:
-		return rules_has_name(walk, condition);
+		return rules_has_name(walk->record, work, condition);
 	case RULES_KEY_LINEAGE:
 		return (work->lineage & condition->values[0]) != 0;
 	case RULES_KEY_EXECUTABLE_PATH:

@@ -23,31 +23,63 @@
 
 /* --- loss ------------------------------------------------------------------------------------ */
 
-/* Tells a client of what it lost for one reason. Gives 0 if there was no place. */
-static __always_inline int tell_why(void *ring, struct client_counters *counter,
-				    struct loss_record *record, __u32 why)
-{
-	__u32 *lost = counter->lost_by[(why - 1) & (LOST_KINDS - 1)];
-	__u32 *told = counter->told_by[(why - 1) & (LOST_KINDS - 1)];
-	__u64 sum = 0;
-	__u32 type;
+/*
+ * A walk through what one client lost. All loops here are bpf_loop, as the verifier goes through
+ * what they do once instead of once for each of 64 types, and that in each program that sends.
+ */
+struct loss_walk {
+	void *ring;
+	struct client_counters *counter;
+	struct loss_record *record;
+	__u64 sum;
+	__u32 why;
+	/* 0 if there was no place. */
+	__u32 told;
+};
 
-	for (type = 0; type < LOST_TYPES; type++) {
-		record->loss.by_type[type] = lost[type] - told[type];
-		sum += record->loss.by_type[type];
-	}
-	if (!sum)
-		return 1;
-	record->loss.records = sum;
-	record->loss.why = why;
-	record->header.lost = counter->lost;
-	if (bpf_ringbuf_output(ring, record, sizeof(*record), BPF_RB_NO_WAKEUP))
+/* Counts what was lost of one type and not told of. */
+static long count_loss(__u32 type, struct loss_walk *walk)
+{
+	__u32 why = walk->why & (LOST_KINDS - 1), lost;
+
+	type &= LOST_TYPES - 1;
+	lost = walk->counter->lost_by[why][type] - walk->counter->told_by[why][type];
+	walk->record->loss.by_type[type] = lost;
+	walk->sum += lost;
+	return 0;
+}
+
+/* Notes that one type was told of. */
+static long note_told(__u32 type, struct loss_walk *walk)
+{
+	type &= LOST_TYPES - 1;
+	walk->counter->told_by[walk->why & (LOST_KINDS - 1)][type] +=
+		walk->record->loss.by_type[type];
+	return 0;
+}
+
+/* Tells a client of what it lost for one reason. */
+static long tell_why(__u32 index, struct loss_walk *walk)
+{
+	struct client_counters *counter = walk->counter;
+	struct loss_record *record = walk->record;
+
+	walk->why = index;
+	walk->sum = 0;
+	bpf_loop(LOST_TYPES, count_loss, walk, 0);
+	if (!walk->sum)
 		return 0;
-	for (type = 0; type < LOST_TYPES; type++)
-		told[type] += record->loss.by_type[type];
-	counter->told += sum;
+	record->loss.records = walk->sum;
+	record->loss.why = index + 1;
+	record->header.lost = counter->lost;
+	if (bpf_ringbuf_output(walk->ring, record, sizeof(*record), BPF_RB_NO_WAKEUP)) {
+		walk->told = 0;
+		return 1;
+	}
+	bpf_loop(LOST_TYPES, note_told, walk, 0);
+	counter->told += walk->sum;
 	__sync_fetch_and_add(&counter->written, 1);
-	return 1;
+	return 0;
 }
 
 /* Tells a client of all that it lost and was not told of. Gives 0 if there was no place, else 1:
@@ -57,8 +89,8 @@ __noinline int tell_loss(__u32 slot)
 	struct client_counters *counter = bpf_map_lookup_elem(&counters, &slot);
 	struct loss_record *record = bpf_map_lookup_elem(&losses, &slot);
 	void *ring = bpf_map_lookup_elem(&rings, &slot);
+	struct loss_walk walk = {.counter = counter, .record = record, .ring = ring, .told = 1};
 	struct client_state *all = the_state();
-	int told;
 
 	if (!counter || !record || !ring || !all)
 		return 1;
@@ -74,11 +106,10 @@ __noinline int tell_loss(__u32 slot)
 	record->header.global_sequence = __sync_fetch_and_add(&all->sequence, 1) + 1;
 	record->header.event_id = record->header.global_sequence;
 	__builtin_memcpy(record->header.boot_id, all->boot_id, sizeof(all->boot_id));
-	told = tell_why(ring, counter, record, RINGFENCE_LOST_RING_FULL) &&
-	       tell_why(ring, counter, record, RINGFENCE_LOST_NO_BUFFER) &&
-	       tell_why(ring, counter, record, RINGFENCE_LOST_MISSED);
+	/* The reasons are numbered from RINGFENCE_LOST_RING_FULL to RINGFENCE_LOST_MISSED. */
+	bpf_loop(RINGFENCE_LOST_MISSED, tell_why, &walk, 0);
 	__sync_lock_test_and_set(&counter->telling, 0);
-	return told;
+	return walk.told;
 }
 
 /* --- waking ---------------------------------------------------------------------------------- */
