@@ -59,8 +59,8 @@ struct inode___trial {
 
 #pragma clang attribute pop
 
-/* Further up than exemptions are looked for. */
-#define GENERATIONS (GATE_ANCESTORS * 2)
+/* Deeper than any task of the trial. */
+#define GENERATIONS 512
 
 struct descent {
 	__u64 task;

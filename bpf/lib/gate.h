@@ -19,11 +19,7 @@
  * gate_fall_back where none came. gate_decide is the last two in one. All of them only in programs
  * that may sleep (lsm.s).
  *
- * Who is never asked about. A process can be exempt of the questions to some clients or all: for
- * what it does itself, and for what its descendants do. So the daemon exempts itself and what it
- * starts, and each asker: whoever has to give verdicts may not wait for one, or two askers could
- * wait for each other. The descendants of an asker are exempt of that one client's questions: it
- * may wait for a program that it has started.
+ * Who is never asked about is in exempt.h.
  *
  * Limits. From 6.12 on. GATE_WAITERS threads. Two hooks of one thread cannot wait at once, which no
  * hook does. A security module that forbids the thread to read files on FUSE (SELinux can) refuses
@@ -41,6 +37,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include "gate_abi.h"
+#include "exempt.h"
 
 /* What gate_wait gives beside 0 and a negative errno: nobody answered. */
 #define GATE_UNANSWERED 1
@@ -68,13 +65,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct gate_question);
 } gate_pending SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, GATE_EXEMPT_PROCESSES);
-	__type(key, struct gate_process);
-	__type(value, struct gate_exemption);
-} gate_exempt SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -123,13 +113,6 @@ struct inode___gate {
 	struct super_block___gate *i_sb;
 };
 
-struct task_struct___gate {
-	int tgid;
-	struct task_struct___gate *group_leader;
-	struct task_struct___gate *real_parent;
-	__u64 start_boottime;
-};
-
 #pragma clang attribute pop
 
 static __always_inline void gate_add(__u32 counter, __u64 amount)
@@ -141,37 +124,17 @@ static __always_inline void gate_add(__u32 counter, __u64 amount)
 		__sync_fetch_and_add(value, amount);
 }
 
-/* A thread, or one that its process descends from, and who is exempt so far. */
-struct gate_line {
-	__u64 task;
-	__u64 exempted;
-};
-
-/* One of the line; 1 at its end. */
-static long gate_ancestor(__u32 level, struct gate_line *line)
-{
-	struct task_struct___gate *task = (void *)line->task;
-	struct task_struct___gate *leader = BPF_CORE_READ(task, group_leader);
-	struct gate_process process = {};
-	struct gate_exemption *found;
-
-	process.pid = BPF_CORE_READ(leader, tgid);
-	process.start = BPF_CORE_READ(leader, start_boottime) / GATE_TICK;
-	found = bpf_map_lookup_elem(&gate_exempt, &process);
-	if (found)
-		line->exempted |= level ? found->descendants : found->own;
-	line->task = (__u64)BPF_CORE_READ(task, real_parent);
-	/* The first process, and before it nobody. */
-	return process.pid <= 1;
-}
-
 /* The clients who are not asked about what this thread does. */
 static __noinline __u64 gate_exempted(void)
 {
-	struct gate_line line = {.task = (__u64)bpf_get_current_task_btf()};
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct gate_exemption *own = gate_exemption_of((void *)task);
+	struct gate_mark *mark = bpf_task_storage_get(&gate_marks, task, NULL, 0);
+	__u64 exempted = own ? own->own : 0;
 
-	bpf_loop(GATE_ANCESTORS, gate_ancestor, &line, 0);
-	return line.exempted;
+	if (mark)
+		exempted |= mark->everybody ? ~0ULL : mark->clients;
+	return exempted;
 }
 
 /*

@@ -12,8 +12,6 @@
 /* Processes whose work is exempt, and answers that are known. */
 #define GATE_EXEMPT_PROCESSES 1024
 #define GATE_CACHED_ANSWERS   65536
-/* How far up the line of parents an exemption is looked for, the process itself included. */
-#define GATE_ANCESTORS 64
 /* Types of events: RINGFENCE_TYPES of api/ringfence.h, which is a power of two. */
 #define GATE_TYPES 64
 /* The unit of the start of a process in /proc/PID/stat, in nanoseconds (USER_HZ is 100). */
@@ -32,8 +30,23 @@ struct gate_process {
 struct gate_exemption {
 	/* What its own threads do. */
 	__u64 own;
-	/* What its children do, and theirs, as far up as GATE_ANCESTORS. */
+	/* What its children do, and theirs, however far down. All bits say everybody, who ever
+	 * comes. */
 	__u64 descendants;
+};
+
+/* What a task inherited of that. */
+struct gate_mark {
+	/* A set of slots. */
+	__u64 clients;
+	/* Not 0: nobody is asked about what it does. */
+	__u64 everybody;
+};
+
+/* What is done as all tasks are gone through, besides marking descendants. */
+struct gate_marking {
+	/* Clients that are taken out of all marks. */
+	__u64 gone;
 };
 
 /* A file and what is in it: (device, inode, version) of struct ringfence_file. */

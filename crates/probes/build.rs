@@ -26,8 +26,8 @@ const EVENTS: [&str; 11] = [
     "verdicts_file",
 ];
 
-/// Objects without a skeleton: a program and a map, found as they come.
-const PLAIN: [&str; 1] = ["process_keys"];
+/// Objects without a skeleton: programs and maps, found as they come.
+const PLAIN: [&str; 2] = ["exemptions", "process_keys"];
 
 /// Objects without a skeleton, because what is in their maps is made at run time.
 const RULES: [&str; 2] = ["rules", "rules_trial"];

@@ -15,8 +15,8 @@ use crate::events::shared::{
     Subscribers, WriteCall, WriteContext,
 };
 use crate::gate::abi::{
-    GateAnswer, GateAnswerKey, GateExemption, GateFile, GateProcess, GateQuestion, GateReply,
-    GateSettings, TYPES,
+    GateAnswer, GateAnswerKey, GateExemption, GateFile, GateMark, GateMarking, GateProcess,
+    GateQuestion, GateReply, GateSettings, TYPES,
 };
 use crate::journal::modules::ModuleRecord;
 use crate::process_keys::Keys;
@@ -139,6 +139,9 @@ fn what_the_gate_and_its_programs_say_to_each_other_is_laid_out_alike() {
     let c = |name: &str| c_layout("gate_trial", name);
     assert_eq!(rust_layout!(GateProcess { pid, reserved, start }), c("gate_process"));
     assert_eq!(rust_layout!(GateExemption { own, descendants }), c("gate_exemption"));
+    assert_eq!(rust_layout!(GateMark { clients, everybody }), c("gate_mark"));
+    let marking = rust_layout!(GateMarking { gone });
+    assert_eq!(marking, c_layout("exemptions", "gate_marking"));
     assert_eq!(rust_layout!(GateFile { device, inode, version }), c("gate_file"));
     assert_eq!(rust_layout!(GateReply { event_id, verdict, error, reserved }), c("gate_reply"));
     let question = rust_layout!(GateQuestion {

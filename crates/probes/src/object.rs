@@ -3,11 +3,11 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::{Mutex, Once, PoisonError};
 
-use libbpf_rs::{PrintLevel, libbpf_sys};
+use libbpf_rs::{Link, MapCore, MapHandle, Object, PrintLevel, libbpf_sys};
 
 use crate::error::ProbeError;
 use crate::privilege;
@@ -114,6 +114,31 @@ impl Drop for Own {
             }
         }
     }
+}
+
+/// A handle of a map of a loaded object.
+pub(crate) fn map(
+    object: &Object,
+    name: &str,
+    what: &'static str,
+) -> Result<MapHandle, ProbeError> {
+    let missing = || ProbeError::Failed { what, reason: format!("the object has no map {name}") };
+    let map = object.maps().find(|map| map.name() == name).ok_or_else(missing)?;
+    with_libbpf(what, || MapHandle::try_from(&map))
+}
+
+/// Attaches a program of a loaded object. It is detached as the link goes.
+pub(crate) fn link(
+    object: &Object,
+    name: &str,
+    what: &'static str,
+    own: &mut Own,
+) -> Result<Link, ProbeError> {
+    let missing = || ProbeError::Failed { what, reason: format!("the object has no {name}") };
+    let program = object.progs_mut().find(|program| program.name() == name).ok_or_else(missing)?;
+    let link = with_libbpf(what, || program.attach())?;
+    own.add(Kind::Link, link.as_fd())?;
+    Ok(link)
 }
 
 fn id_of(kind: Kind, descriptor: BorrowedFd<'_>) -> io::Result<u32> {

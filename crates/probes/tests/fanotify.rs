@@ -2,7 +2,8 @@
 //! Verdicts through fanotify, on directories that the tests make.
 //!
 //! What a test itself starts is exempt, as with a daemon. So what is asked about is done by a stranger: a
-//! shell that has no parent left but the first process, and takes commands through a pipe.
+//! shell that has no parent left but the first process, and takes commands through a pipe. It is there before
+//! anything is opened, because all that is started later is known for a descendant.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::fs::{self, Permissions};
@@ -81,6 +82,43 @@ impl Drop for Stranger {
     }
 }
 
+/// Holds somebody up before he says hello.
+struct Barrier {
+    fifo: PathBuf,
+    said: PathBuf,
+}
+
+impl Barrier {
+    fn new(place: &Place, name: &str) -> Self {
+        let at = |end: &str| place.directory.path().join(format!("{name}.{end}"));
+        let barrier = Self { fifo: at("fifo"), said: at("said") };
+        assert!(Command::new("mkfifo").arg(&barrier.fifo).status().unwrap().success());
+        barrier
+    }
+
+    /// A command that waits here.
+    fn hello(&self, place: &Place) -> String {
+        let (fifo, said) = (self.fifo.display(), self.said.display());
+        format!(
+            "sh -c 'read line <{fifo}; {} >{said}.part && mv {said}.part {said}'",
+            place.hello()
+        )
+    }
+
+    fn open(&self) {
+        fs::write(&self.fifo, "go\n").unwrap();
+    }
+
+    fn said(&self) -> String {
+        let limit = Instant::now() + Duration::from_secs(10);
+        while !self.said.exists() {
+            assert!(Instant::now() < limit, "nothing was said");
+            thread::sleep(Duration::from_millis(20));
+        }
+        fs::read_to_string(&self.said).unwrap().trim().to_owned()
+    }
+}
+
 struct Place {
     directory: TempDir,
     fanotify: Fanotify,
@@ -154,7 +192,7 @@ fn is(question: &Question, path: &Path) -> bool {
 #[test]
 #[ignore = "root: fanotify, in a directory of its own"]
 fn an_unknown_program_is_refused_with_eperm_and_one_that_is_allowed_runs() {
-    let (mut place, mut stranger) = (Place::new(false), Stranger::new());
+    let (mut stranger, mut place) = (Stranger::new(), Place::new(false));
     let (program, hello) = (place.program(), place.hello());
     stranger.run(&hello);
     let question = place.question();
@@ -177,7 +215,7 @@ fn an_unknown_program_is_refused_with_eperm_and_one_that_is_allowed_runs() {
 #[test]
 #[ignore = "root: fanotify, in a directory of its own"]
 fn a_verdict_that_is_late_is_waited_for() {
-    let (mut place, mut stranger) = (Place::new(false), Stranger::new());
+    let (mut stranger, mut place) = (Stranger::new(), Place::new(false));
     stranger.run(&place.hello());
     let question = place.question();
     let start = Instant::now();
@@ -194,7 +232,7 @@ fn a_verdict_that_is_late_is_waited_for() {
 #[test]
 #[ignore = "root: fanotify, in a directory of its own"]
 fn another_errno_reaches_the_caller_where_the_kernel_lets_it() {
-    let (mut place, mut stranger) = (Place::new(true), Stranger::new());
+    let (mut stranger, mut place) = (Stranger::new(), Place::new(true));
     let read = format!("cat {}", place.program().display());
     let mut outcome = |error: i32| {
         stranger.run(&read);
@@ -232,7 +270,7 @@ fn who_answers_waits_neither_for_what_he_opens_himself_nor_for_what_he_starts() 
 #[test]
 #[ignore = "root: fanotify, in a directory of its own"]
 fn each_client_is_asked_about_what_it_watches() {
-    let (mut place, mut stranger) = (Place::new(false), Stranger::new());
+    let (mut stranger, mut place) = (Stranger::new(), Place::new(false));
     let at = |name: &str| place.directory.path().join(name);
     let (secret, other, below) = (at("secret"), at("other"), at("below"));
     fs::create_dir(&below).unwrap();
@@ -273,7 +311,7 @@ fn each_client_is_asked_about_what_it_watches() {
 #[test]
 #[ignore = "root: fanotify, in a directory of its own"]
 fn a_file_that_is_opened_in_another_mount_namespace_is_asked_about() {
-    let (mut place, mut stranger) = (Place::new(false), Stranger::new());
+    let (mut stranger, mut place) = (Stranger::new(), Place::new(false));
     let secret = place.directory.path().join("secret");
     fs::write(&secret, "said\n").unwrap();
     place.fanotify.watch(1, &[place.directory.path()]).unwrap();
@@ -291,22 +329,49 @@ fn a_file_that_is_opened_in_another_mount_namespace_is_asked_about() {
 #[test]
 #[ignore = "root: fanotify, in a directory of its own"]
 fn an_exempt_client_is_not_asked_about_its_own_and_others_are() {
-    let (mut place, mut stranger) = (Place::new(false), Stranger::new());
+    let (mut stranger, mut place) = (Stranger::new(), Place::new(false));
     let key = ProcessKey::of(stranger.pid).unwrap();
-    place.fanotify.exempt(key, u64::MAX, FIRST);
+    place.fanotify.exempt(key, u64::MAX, FIRST).unwrap();
     stranger.run(&place.hello());
     assert!(place.question_within(Duration::from_millis(300)).is_none());
     assert_eq!(stranger.outcome(), "hello");
     place.fanotify.set_exec_askers(FIRST | SECOND);
     assert_eq!(place.askers_of_exec(&mut stranger), SECOND);
-    place.fanotify.no_longer_exempt(key);
+    place.fanotify.no_longer_exempt(key).unwrap();
     assert_eq!(place.askers_of_exec(&mut stranger), FIRST | SECOND);
 }
 
 #[test]
 #[ignore = "root: fanotify, in a directory of its own"]
+fn what_a_client_has_started_is_not_asked_about_when_its_parent_is_gone() {
+    let (mut stranger, mut place) = (Stranger::new(), Place::new(false));
+    let key = ProcessKey::of(stranger.pid).unwrap();
+    let (before, later) = (Barrier::new(&place, "before"), Barrier::new(&place, "later"));
+    let (hello, before_said, later_said) =
+        (place.hello(), before.hello(&place), later.hello(&place));
+    // One that is there when its client comes, still with its parent.
+    stranger.start(&format!("{before_said} &"));
+    place.fanotify.exempt(key, u64::MAX, FIRST).unwrap();
+    stranger.start(&format!("setsid --fork {later_said}"));
+    stranger.run(&format!("setsid --fork sh -c 'sleep 0.5; {hello}'"));
+    assert!(place.question_within(Duration::from_millis(1500)).is_none());
+    assert_eq!(stranger.outcome(), "hello");
+    before.open();
+    assert!(place.question_within(Duration::from_millis(500)).is_none());
+    assert_eq!(before.said(), "hello");
+    // The next client in its slot is asked about it.
+    place.fanotify.no_longer_exempt(key).unwrap();
+    later.open();
+    let question = place.question();
+    assert_eq!(question.askers, FIRST);
+    place.fanotify.answer(question.id, Reply::Allow).unwrap();
+    assert_eq!(later.said(), "hello");
+}
+
+#[test]
+#[ignore = "root: fanotify, in a directory of its own"]
 fn what_waits_when_it_is_closed_is_allowed() {
-    let (mut place, mut stranger) = (Place::new(false), Stranger::new());
+    let (mut stranger, mut place) = (Stranger::new(), Place::new(false));
     stranger.run(&place.hello());
     let question = place.question();
     let Place { directory, fanotify } = place;
@@ -326,7 +391,7 @@ fn what_is_executed_can_only_be_asked_about_in_directories() {
 #[test]
 #[ignore = "root: fanotify, in a directory of its own"]
 fn a_question_of_a_task_that_was_killed_takes_its_answer_quietly() {
-    let (mut place, mut stranger) = (Place::new(false), Stranger::new());
+    let (mut stranger, mut place) = (Stranger::new(), Place::new(false));
     stranger.run(&place.hello());
     let question = place.question();
     let pidfd = question.process_descriptor.as_ref().unwrap().as_fd();

@@ -308,18 +308,20 @@ impl Asking {
         if slots.is_empty() {
             self.exempt.remove(&process);
         }
-        if let Ok(fanotify) = &mut self.fanotify {
+        let told = if let Ok(fanotify) = &mut self.fanotify {
             match slots.is_empty() {
                 true => fanotify.no_longer_exempt(key),
                 false => fanotify.exempt(key, u64::MAX, slots.0),
             }
-        }
-        let Ok(gate) = &self.gate else { return Ok(()) };
-        match slots.is_empty() {
-            true => gate.maps().no_longer_exempt(key),
-            false => gate.maps().exempt(key, u64::MAX, slots.0),
-        }
-        .map_err(failed("exempting a client"))
+        } else if let Ok(gate) = &mut self.gate {
+            match slots.is_empty() {
+                true => gate.no_longer_exempt(key),
+                false => gate.exempt(key, u64::MAX, slots.0),
+            }
+        } else {
+            Ok(())
+        };
+        told.map_err(failed("exempting a client"))
     }
 
     /// Nothing that a client said of a file holds any more.

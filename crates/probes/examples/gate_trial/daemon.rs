@@ -10,6 +10,8 @@
 //!                           others get EACCES
 //! answer                    allow all that are held
 //! keep | ask                answers that allow are kept in the cache, or not
+//! exempt PID SLOTS          what a process and its descendants do is no question: of it to all, of them to these
+//! asked PID                 the opposite
 //! spawn                     run a program
 //! pause MILLISECONDS        do nothing at all (answered at once, before that)
 //! stats                     asked, waiting, withdrawn, anchors, the anchor's pid, askers of the last
@@ -22,7 +24,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use probes::{Gate, GateMaps, GateOptions, Notice, Question, QuestionId, Questions, Reply};
+use probes::{
+    Gate, GateMaps, GateOptions, Notice, ProcessKey, Question, QuestionId, Questions, Reply,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::programs::PINS;
@@ -165,8 +169,10 @@ impl Daemon {
     }
 
     fn obey(&mut self, command: &str) -> anyhow::Result<()> {
-        let (word, number) = command.split_once(' ').unwrap_or((command, "0"));
-        let number: u64 = number.parse().with_context(|| command.to_owned())?;
+        let mut words = command.split(' ');
+        let word = words.next().unwrap_or_default();
+        let mut next = || words.next().unwrap_or("0").parse().with_context(|| command.to_owned());
+        let (number, second): (u64, u64) = (next()?, next()?);
         let mut pause = Duration::ZERO;
         let mut answer = "ok".to_owned();
         match word {
@@ -182,6 +188,10 @@ impl Daemon {
             }
             "keep" => self.keep = true,
             "ask" => self.keep = false,
+            "exempt" => {
+                self.gate.exempt(ProcessKey::of(number as u32)?, u64::MAX, second)?;
+            }
+            "asked" => self.gate.no_longer_exempt(ProcessKey::of(number as u32)?)?,
             "spawn" => {
                 let start = Instant::now();
                 let status = Command::new(PROGRAM).status()?;

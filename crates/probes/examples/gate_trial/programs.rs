@@ -50,6 +50,7 @@ impl Programs {
             &maps.gate_settings,
             &maps.gate_pending,
             &maps.gate_exempt,
+            &maps.gate_marks,
             &maps.gate_cache,
             &maps.gate_counters,
         ];

@@ -4,13 +4,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use probes::ProcessKey;
 use rustix::process::Signal;
 
 use crate::daemon::WATCHDOG;
 use crate::programs::Programs;
 use crate::remote::Remote;
-use crate::tasks::{End, Task, make_program};
+use crate::tasks::{End, Family, Task, make_program};
 
 /// No task takes longer that does not wait; processors of the lab are slow.
 const SOON: Duration = Duration::from_secs(10);
@@ -20,6 +19,9 @@ const EXEC: u32 = 1;
 const FIRST: u64 = 0b01;
 const SECOND: u64 = 0b10;
 
+/// Generations: deeper than a script that starts a script goes.
+const DEEP: u32 = 100;
+
 struct Trial {
     programs: Programs,
     daemon: Remote,
@@ -28,7 +30,7 @@ struct Trial {
 type Step = fn(&mut Trial) -> anyhow::Result<String>;
 
 /// All of them, by what holds.
-const STEPS: [(&str, Step); 16] = [
+const STEPS: [(&str, Step); 17] = [
     ("an exec that is allowed runs", allowed),
     ("an exec that is denied gets its errno in the caller", denied),
     ("a verdict that comes 300 ms late is waited for as long", late),
@@ -38,6 +40,7 @@ const STEPS: [(&str, Step); 16] = [
     ("a signal that does not kill ends no question, and a kill after it does", signalled),
     ("what the daemon starts never waits", own),
     ("an exempt client is not asked about itself and its own, others are", exempt),
+    ("what a client has started is its own when no parent is left of it", orphaned),
     ("a known answer is not asked for until the file changes", known),
     ("without an anchor it is as declared, and there is a new one soon", anchor),
     ("a daemon that stops is given up by the watchdog", stopped),
@@ -195,28 +198,42 @@ fn own(trial: &mut Trial) -> anyhow::Result<String> {
 }
 
 fn exempt(trial: &mut Trial) -> anyhow::Result<String> {
-    let this = ProcessKey::of(std::process::id())?;
+    let this = std::process::id();
     trial.daemon.tell("allow")?;
-    trial.programs.maps.exempt(this, u64::MAX, FIRST)?;
+    trial.daemon.tell(&format!("exempt {this} {FIRST}"))?;
     let asked = trial.asked(|_| expect(exec()?, End::Done))?;
     ensure!(asked == 0, "{asked} questions about its own child");
-    // As deep as a script that starts a script goes, and deeper than anybody looks.
-    for (generations, expected) in [(20, 0), (70, 1)] {
-        let asked = trial.asked(|_| {
-            let (end, _) = Task::exec_below(generations)?.end(Duration::from_secs(20))?;
-            expect(end, End::Done)
-        })?;
-        ensure!(asked == expected, "{asked} questions {generations} generations below");
-    }
+    let asked = trial.asked(|_| {
+        let (end, _) = Task::exec_below(DEEP)?.end(Duration::from_secs(20))?;
+        expect(end, End::Done)
+    })?;
+    ensure!(asked == 0, "{asked} questions {DEEP} generations below");
     trial.programs.askers(FIRST | SECOND, 0);
     let asked = trial.asked(|_| expect(exec()?, End::Done))?;
     let askers = trial.daemon.stats()?.askers;
     ensure!((asked, askers) == (1, SECOND), "{asked} questions, to {askers:b}");
     trial.programs.askers(FIRST, 0);
-    trial.programs.maps.no_longer_exempt(this)?;
+    trial.daemon.tell(&format!("asked {this}"))?;
     let asked = trial.asked(|_| expect(exec()?, End::Done))?;
     ensure!(asked == 1, "{asked} questions after it");
     Ok("the other was asked".to_owned())
+}
+
+fn orphaned(trial: &mut Trial) -> anyhow::Result<String> {
+    let mut family = Family::start()?;
+    let client = family.client.pid;
+    trial.daemon.tell("allow")?;
+    trial.daemon.tell(&format!("exempt {client} {FIRST}"))?;
+    family.orphan()?;
+    let asked = trial.asked(|_| expect(family.exec()?, End::Done))?;
+    ensure!(asked == 0, "{asked} questions about the orphan");
+    let asked = trial.asked(|_| expect(exec()?, End::Done))?;
+    ensure!(asked == 1, "{asked} questions about somebody else");
+    // Whoever has the slot next is no ancestor of it.
+    trial.daemon.tell(&format!("asked {client}"))?;
+    let asked = trial.asked(|_| expect(family.exec()?, End::Done))?;
+    ensure!(asked == 1, "{asked} questions about the orphan of one that has gone");
+    Ok("asked when its client had gone".to_owned())
 }
 
 fn known(trial: &mut Trial) -> anyhow::Result<String> {

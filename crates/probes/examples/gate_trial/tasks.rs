@@ -3,11 +3,13 @@
 
 use std::ffi::CString;
 use std::fs::{self, File, Permissions};
-use std::os::fd::AsRawFd;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// What is executed, made by [`make_program`].
 pub(crate) const PROGRAM: &str = "/tmp/program";
@@ -162,6 +164,91 @@ impl Drop for Task {
         if !self.ended {
             let _ = self.signal(libc::SIGKILL);
         }
+    }
+}
+
+/// A client with a descendant that loses its parent: the child of a child of the client, whose parent
+/// ends. It becomes a child of the trial, in whose scope it so stays.
+pub(crate) struct Family {
+    pub(crate) client: Task,
+    orphan: Option<Task>,
+    /// A byte to the client and it begins, each further one to the orphan and that has a child execute
+    /// [`PROGRAM`].
+    go: OwnedFd,
+    /// The orphan's process id, and then the codes of its children: four bytes each.
+    told: OwnedFd,
+}
+
+impl Family {
+    /// The client, which waits.
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        // SAFETY: makes this process the parent of those below it that lose theirs.
+        ensure!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } == 0);
+        let (wait, go) = rustix::pipe::pipe()?;
+        let (told, tell) = rustix::pipe::pipe()?;
+        let trial = std::process::id();
+        let client = Task::fork(|| {
+            // What fails here is a family that tells nothing, which its trial does not wait for long.
+            let _ = be_client(trial, &wait, &tell);
+        })?;
+        Ok(Self { client, orphan: None, go, told })
+    }
+
+    /// Has the client make the orphan.
+    pub(crate) fn orphan(&mut self) -> anyhow::Result<()> {
+        let pid = self.say_go()?;
+        self.orphan = Some(Task { pid, ended: false });
+        Ok(())
+    }
+
+    /// Has the orphan execute the program.
+    pub(crate) fn exec(&mut self) -> anyhow::Result<End> {
+        Ok(match self.say_go()? {
+            0 => End::Done,
+            code => End::Refused(code),
+        })
+    }
+
+    fn say_go(&self) -> anyhow::Result<i32> {
+        rustix::io::write(&self.go, b".")?;
+        let mut ready = [PollFd::new(&self.told, PollFlags::IN)];
+        let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
+        ensure!(poll(&mut ready, Some(&limit))? == 1, "nobody has done it");
+        let mut said = [0; 4];
+        ensure!(rustix::io::read(&self.told, &mut said)? == 4, "somebody has ended");
+        Ok(i32::from_ne_bytes(said))
+    }
+}
+
+fn be_client(trial: u32, wait: &OwnedFd, tell: &OwnedFd) -> anyhow::Result<()> {
+    rustix::io::read(wait, &mut [0])?;
+    let mut between = Task::fork(|| {
+        // It must not end with this.
+        let _orphan = ManuallyDrop::new(Task::fork(|| {
+            let _ = be_orphan(trial, wait, tell);
+        }));
+        // SAFETY: the end of a child.
+        unsafe { libc::_exit(0) };
+    })?;
+    between.end(Duration::from_secs(10))?;
+    loop {
+        std::thread::park();
+    }
+}
+
+fn be_orphan(trial: u32, wait: &OwnedFd, tell: &OwnedFd) -> anyhow::Result<()> {
+    // Until its parent has ended.
+    while std::os::unix::process::parent_id() != trial {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    rustix::io::write(tell, &std::process::id().to_ne_bytes())?;
+    loop {
+        ensure!(rustix::io::read(wait, &mut [0])? == 1, "the trial has ended");
+        let code = match Task::exec()?.end(Duration::from_secs(10))?.0 {
+            End::Done => 0,
+            End::Refused(code) | End::Killed(code) => code,
+        };
+        rustix::io::write(tell, &code.to_ne_bytes())?;
     }
 }
 

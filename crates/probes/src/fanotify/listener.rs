@@ -19,18 +19,8 @@ use super::group::Group;
 use super::places::{Opened, Places};
 use super::{FILE_OPEN, FIRST, FanotifyEvent, FanotifyEvents, PROCESS_EXEC, failed};
 use crate::error::ProbeError;
-use crate::gate::process;
+use crate::gate::Marks;
 use crate::question::{FileKey, ProcessKey, Question, QuestionId, Reply};
-
-/// `GATE_ANCESTORS`: how far up the line of parents an exemption is looked for.
-const ANCESTORS: usize = 64;
-
-/// Which clients are not asked about what a process does.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Exemption {
-    pub(super) own: u64,
-    pub(super) descendants: u64,
-}
 
 /// What both threads know.
 #[derive(Debug)]
@@ -39,7 +29,8 @@ pub(super) struct State {
     pub(super) exec_askers: u64,
     /// Who is asked about what is opened.
     pub(super) places: Places,
-    pub(super) exempt: HashMap<ProcessKey, Exemption>,
+    /// Which clients are not asked about what a process does itself.
+    pub(super) exempt: HashMap<ProcessKey, u64>,
     /// Questions, each with the descriptor by whose number the kernel knows it.
     pub(super) asked: VecDeque<(Question, Arc<OwnedFd>)>,
     /// What went wrong last, until somebody has been told.
@@ -57,6 +48,8 @@ pub(super) struct Shared {
     pub(super) ready: OwnedFd,
     /// Readable when the thread is to end.
     stop: OwnedFd,
+    /// Which are not asked about what it does because of what it descends from.
+    marks: Marks,
     /// Held for moments, and never while anything is opened: see the module.
     state: Mutex<State>,
 }
@@ -75,8 +68,7 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn start() -> Result<Self, ProbeError> {
-        let own = ProcessKey::of(std::process::id())?;
+    pub(super) fn start(marks: Marks) -> Result<Self, ProbeError> {
         let flag = || {
             eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
                 .map_err(|error| failed("making an eventfd", error))
@@ -84,7 +76,7 @@ impl Listener {
         let state = State {
             exec_askers: 0,
             places: Places::default(),
-            exempt: HashMap::from([(own, Exemption { own: u64::MAX, descendants: u64::MAX })]),
+            exempt: HashMap::new(),
             asked: VecDeque::new(),
             error: None,
             ended: false,
@@ -92,7 +84,7 @@ impl Listener {
             next: FIRST,
         };
         let (ready, stop) = (flag()?, flag()?);
-        let shared = Shared { group: Group::open()?, ready, stop, state: Mutex::new(state) };
+        let shared = Shared { group: Group::open()?, ready, stop, marks, state: Mutex::new(state) };
         let shared = Arc::new(shared);
         let listening = Arc::clone(&shared);
         let thread = thread::Builder::new()
@@ -199,7 +191,7 @@ impl Shared {
         let pid = event.pid.cast_unsigned();
         let kind =
             if event.mask & libc::FAN_OPEN_EXEC_PERM != 0 { PROCESS_EXEC } else { FILE_OPEN };
-        let askers = self.askers(kind, pid, &file);
+        let askers = self.askers(kind, pid, &file, process_descriptor.as_ref())?;
         if askers == 0 {
             return self.group.respond(&file, Reply::Allow);
         }
@@ -227,9 +219,15 @@ impl Shared {
     }
 
     /// Who is to be asked, as a set of slots.
-    fn askers(&self, kind: u32, pid: u32, file: &OwnedFd) -> u64 {
+    fn askers(
+        &self,
+        kind: u32,
+        pid: u32,
+        file: &OwnedFd,
+        process: Option<&OwnedFd>,
+    ) -> Result<u64, ProbeError> {
         if pid == std::process::id() {
-            return 0;
+            return Ok(0);
         }
         let askers = if kind == PROCESS_EXEC {
             self.state().exec_askers
@@ -239,30 +237,14 @@ impl Shared {
             // Of what cannot be looked at nobody can be asked.
             Opened::find(file).map_or(0, |opened| self.state().places.askers(&opened))
         };
-        if askers == 0 { 0 } else { askers & !self.exempted(pid) }
-    }
-
-    /// The clients who are not asked about what a process does.
-    fn exempted(&self, pid: u32) -> u64 {
-        let mut line = Vec::new();
-        let mut pid = pid;
-        while line.len() < ANCESTORS {
-            let Ok((key, parent)) = process::key_and_parent(pid) else { break };
-            line.push(key);
-            if parent <= 1 {
-                break;
-            }
-            pid = parent;
+        if askers == 0 {
+            return Ok(0);
         }
-        let state = self.state();
-        line.iter().enumerate().fold(0, |exempted, (level, key)| {
-            exempted
-                | match state.exempt.get(key) {
-                    Some(found) if level == 0 => found.own,
-                    Some(found) => found.descendants,
-                    None => 0,
-                }
-        })
+        // A process that is gone has neither key nor descriptor.
+        let descends = process.map_or(Ok(0), |process| self.marks.of(process.as_fd()))?;
+        let own = ProcessKey::of(pid).ok();
+        let own = own.and_then(|own| self.state().exempt.get(&own).copied()).unwrap_or_default();
+        Ok(askers & !own & !descends)
     }
 }
 

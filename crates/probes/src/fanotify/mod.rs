@@ -35,8 +35,9 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::error::ProbeError;
+use crate::gate::Exemptions;
 use crate::question::{Notice, ProcessKey, QuestionId, Questions, Reply};
-use listener::{Exemption, Listener, Shared};
+use listener::{Listener, Shared};
 use places::Place;
 
 pub use event::{FanotifyError, FanotifyEvent, FanotifyEvents};
@@ -58,6 +59,7 @@ const EXECUTED: u64 = libc::FAN_OPEN_EXEC_PERM | libc::FAN_EVENT_ON_CHILD;
 #[derive(Debug)]
 pub struct Fanotify {
     listener: Listener,
+    exemptions: Exemptions,
     /// The kernel knows a question by the number of its descriptor, which is therefore kept open here.
     waiting: HashMap<QuestionId, Arc<OwnedFd>>,
     /// Directories that are marked for what is executed there.
@@ -70,8 +72,10 @@ impl Fanotify {
     /// # Errors
     /// When the kernel or the caller's privileges do not allow it.
     pub fn open() -> Result<Self, ProbeError> {
-        let listener = Listener::start()?;
-        Ok(Self { listener, waiting: HashMap::new(), executed: BTreeSet::new() })
+        let mut exemptions = Exemptions::load()?;
+        exemptions.set(ProcessKey::of(std::process::id())?, u64::MAX, u64::MAX)?;
+        let listener = Listener::start(exemptions.marks()?)?;
+        Ok(Self { listener, exemptions, waiting: HashMap::new(), executed: BTreeSet::new() })
     }
 
     /// What can be asked about of the events of a type, by its number; `None` if nothing.
@@ -154,15 +158,27 @@ impl Fanotify {
         self.shared().group.unmark(path, libc::FAN_OPEN_PERM | children)
     }
 
-    /// See [`GateMaps::exempt`](crate::GateMaps::exempt).
-    pub fn exempt(&mut self, process: ProcessKey, own: u64, descendants: u64) {
-        let process = in_ticks(process);
-        self.shared().state().exempt.insert(process, Exemption { own, descendants });
+    /// See [`Gate::exempt`](crate::Gate::exempt).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn exempt(
+        &mut self,
+        process: ProcessKey,
+        own: u64,
+        descendants: u64,
+    ) -> Result<(), ProbeError> {
+        self.shared().state().exempt.insert(in_ticks(process), own);
+        self.exemptions.set(process, own, descendants)
     }
 
-    /// A process that was exempt is asked about as all others are, or has ended.
-    pub fn no_longer_exempt(&mut self, process: ProcessKey) {
+    /// A process that was exempt is asked about as all others are, or has ended; and so are its descendants.
+    ///
+    /// # Errors
+    /// When the kernel does not take it.
+    pub fn no_longer_exempt(&mut self, process: ProcessKey) -> Result<(), ProbeError> {
         self.shared().state().exempt.remove(&in_ticks(process));
+        self.exemptions.remove(process)
     }
 
     /// How often the kernel's queue ran over: at least so many events were allowed unasked.

@@ -47,6 +47,21 @@ pub(crate) struct GateExemption {
     pub(crate) descendants: u64,
 }
 
+/// `struct gate_mark`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct GateMark {
+    pub(crate) clients: u64,
+    pub(crate) everybody: u64,
+}
+
+/// `struct gate_marking`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct GateMarking {
+    pub(crate) gone: u64,
+}
+
 /// `struct gate_file`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -113,6 +128,8 @@ pub(crate) struct GateSettings {
 unsafe impl Plain for GateProcess {}
 // SAFETY: as above.
 unsafe impl Plain for GateExemption {}
+// SAFETY: as above.
+unsafe impl Plain for GateMark {}
 // SAFETY: as above.
 unsafe impl Plain for GateReply {}
 // SAFETY: as above.

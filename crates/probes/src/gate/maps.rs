@@ -7,20 +7,19 @@ use std::time::Duration;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
-use super::abi::{
-    GateAnswer, GateAnswerKey, GateExemption, GateFile, GateProcess, GateQuestion, GateSettings,
-    Plain, TICK, TYPES,
-};
+use super::abi::{GateAnswer, GateAnswerKey, GateFile, GateQuestion, GateSettings, Plain, TYPES};
 use crate::error::ProbeError;
 use crate::object;
 use crate::privilege;
-use crate::question::{FileKey, ProcessKey};
+use crate::question::FileKey;
 
 const WHAT: &str = "the maps of the gate";
 
 /// Their names.
-const NAMES: [&str; 5] =
-    ["gate_settings", "gate_pending", "gate_exempt", "gate_cache", "gate_counters"];
+const NAMES: [&str; 6] =
+    ["gate_settings", "gate_pending", EXEMPT, MARKS, "gate_cache", "gate_counters"];
+pub(super) const EXEMPT: &str = "gate_exempt";
+pub(super) const MARKS: &str = "gate_marks";
 
 /// How the gate's questions came out since its maps were made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +60,7 @@ pub struct GateMaps {
     settings: MapHandle,
     pending: MapHandle,
     exempt: MapHandle,
+    marks: MapHandle,
     cache: MapHandle,
     counters: MapHandle,
 }
@@ -72,19 +72,20 @@ impl GateMaps {
     /// # Errors
     /// When one is missing.
     pub fn among(maps: impl IntoIterator<Item = MapHandle>) -> Result<Self, ProbeError> {
-        let mut found: [Option<MapHandle>; 5] = Default::default();
+        let mut found: [Option<MapHandle>; 6] = Default::default();
         for map in maps {
             let place = NAMES.iter().position(|name| map.name() == *name);
             if let Some(slot) = place.and_then(|place| found.get_mut(place)) {
                 *slot = Some(map);
             }
         }
-        let [Some(settings), Some(pending), Some(exempt), Some(cache), Some(counters)] = found
+        let [Some(settings), Some(pending), Some(exempt), Some(marks), Some(cache), Some(counters)] =
+            found
         else {
             let reason = format!("not all of {} are there", NAMES.join(", "));
             return Err(ProbeError::Failed { what: WHAT, reason });
         };
-        Ok(Self { settings, pending, exempt, cache, counters })
+        Ok(Self { settings, pending, exempt, marks, cache, counters })
     }
 
     /// Those that were pinned in a directory under their names.
@@ -107,6 +108,7 @@ impl GateMaps {
             &mut self.settings,
             &mut self.pending,
             &mut self.exempt,
+            &mut self.marks,
             &mut self.cache,
             &mut self.counters,
         ];
@@ -115,27 +117,9 @@ impl GateMaps {
         })
     }
 
-    /// From now on what a process does itself is no question to the clients in `own`, and what its
-    /// descendants do none to those in `descendants`. Both are sets of slots.
-    ///
-    /// # Errors
-    /// When there is no more room.
-    pub fn exempt(
-        &self,
-        process: ProcessKey,
-        own: u64,
-        descendants: u64,
-    ) -> Result<(), ProbeError> {
-        let exemption = GateExemption { own, descendants };
-        set(&self.exempt, exempted(process).bytes(), exemption.bytes())
-    }
-
-    /// A process that was exempt is asked about as all others are, or has ended.
-    ///
-    /// # Errors
-    /// When the kernel does not take it.
-    pub fn no_longer_exempt(&self, process: ProcessKey) -> Result<(), ProbeError> {
-        remove(&self.exempt, exempted(process).bytes())
+    /// Those that [`Exemptions`](super::Exemptions) go by.
+    pub(super) fn exempt(&self) -> [(&'static str, &MapHandle); 2] {
+        [(EXEMPT, &self.exempt), (MARKS, &self.marks)]
     }
 
     /// The clients, a set of slots, that want events of this type denied where no answer comes.
@@ -281,24 +265,20 @@ fn no_type(kind: u32) -> ProbeError {
     ProbeError::Failed { what: "declaring what holds without an answer", reason }
 }
 
-fn exempted(process: ProcessKey) -> GateProcess {
-    GateProcess { pid: process.pid, reserved: 0, start: process.start / TICK }
-}
-
 fn answer_key(kind: u32, file: FileKey) -> GateAnswerKey {
     let FileKey { device, inode, version } = file;
     GateAnswerKey { file: GateFile { device, inode, version }, r#type: kind, reserved: 0 }
 }
 
-fn get(map: &MapHandle, key: &[u8]) -> Result<Option<Vec<u8>>, ProbeError> {
+pub(super) fn get(map: &MapHandle, key: &[u8]) -> Result<Option<Vec<u8>>, ProbeError> {
     map.lookup(key, MapFlags::ANY).map_err(|error| failed(&error))
 }
 
-fn set(map: &MapHandle, key: &[u8], value: &[u8]) -> Result<(), ProbeError> {
+pub(super) fn set(map: &MapHandle, key: &[u8], value: &[u8]) -> Result<(), ProbeError> {
     map.update(key, value, MapFlags::ANY).map_err(|error| failed(&error))
 }
 
-fn remove(map: &MapHandle, key: &[u8]) -> Result<(), ProbeError> {
+pub(super) fn remove(map: &MapHandle, key: &[u8]) -> Result<(), ProbeError> {
     match map.delete(key) {
         Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(()),
         other => other.map_err(|error| failed(&error)),

@@ -26,6 +26,7 @@
 pub(crate) mod abi;
 mod anchor;
 mod connection;
+mod exemptions;
 mod fuse;
 mod maps;
 pub(crate) mod process;
@@ -50,6 +51,7 @@ use crate::question::{FileKey, Notice, ProcessKey, Question, QuestionId, Questio
 use abi::{ALLOW, DENY, GateQuestion, GateReply, Plain};
 use anchor::{Anchor, Starting};
 use connection::{Connection, Read};
+pub(crate) use exemptions::{Exemptions, Marks};
 use fuse::{Limits, Served};
 
 pub use fuse::{FuseError, FuseOperation, FuseRequest};
@@ -93,6 +95,7 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Gate {
     maps: GateMaps,
+    exemptions: Exemptions,
     connection: Connection,
     served: Served,
     /// None while there is none, between the end of one and the start of the next.
@@ -116,13 +119,15 @@ impl Gate {
     /// When this host has no gate (see [`gate_support`]), or something fails.
     pub fn open(maps: GateMaps, options: GateOptions) -> Result<Self, ProbeError> {
         maps.disarm()?;
-        maps.exempt(process::key(std::process::id())?, u64::MAX, u64::MAX)?;
+        let mut exemptions = Exemptions::among(&maps)?;
+        exemptions.set(process::key(std::process::id())?, u64::MAX, u64::MAX)?;
         let connection = Connection::open()?;
         let name = anchor::NAME.to_str().unwrap_or_default();
         let served = Served { name, bytes: program::program(options.watchdog) };
         let (events, timer) = events(&connection).map_err(failed)?;
         let mut gate = Self {
             maps,
+            exemptions,
             connection,
             served,
             anchor: None,
@@ -142,6 +147,29 @@ impl Gate {
     #[must_use]
     pub fn maps(&self) -> &GateMaps {
         &self.maps
+    }
+
+    /// From now on what a process does itself is no question to the clients in `own`, and what its
+    /// descendants do none to those in `descendants`, however far down they are. Both are sets of slots, and
+    /// all bits are everybody.
+    ///
+    /// # Errors
+    /// When there is no more room (1,024 processes), or the kernel does not go through its tasks.
+    pub fn exempt(
+        &mut self,
+        process: ProcessKey,
+        own: u64,
+        descendants: u64,
+    ) -> Result<(), ProbeError> {
+        self.exemptions.set(process, own, descendants)
+    }
+
+    /// A process that was exempt is asked about as all others are, or has ended; and so are its descendants.
+    ///
+    /// # Errors
+    /// When the kernel does not take it.
+    pub fn no_longer_exempt(&mut self, process: ProcessKey) -> Result<(), ProbeError> {
+        self.exemptions.remove(process)
     }
 
     /// The process id of the anchor; 0 if there is none now.

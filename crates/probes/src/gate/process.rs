@@ -12,28 +12,21 @@ const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
 
 /// The key of a process. Its start is rounded down to ten milliseconds.
 pub(crate) fn key(pid: u32) -> Result<ProcessKey, ProbeError> {
-    key_and_parent(pid).map(|(key, _)| key)
-}
-
-/// The same, and the process id of its parent; 0 if that has none.
-pub(crate) fn key_and_parent(pid: u32) -> Result<(ProcessKey, u32), ProbeError> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).map_err(|error| ProbeError::file(&path, &error))?;
-    let (start, parent) = start_and_parent(&text).ok_or_else(|| ProbeError::Malformed {
+    let start = start(&text).ok_or_else(|| ProbeError::Malformed {
         what: path,
-        reason: "it has no parent or no time of start (fields 4 and 22)".into(),
+        reason: "it has no time of start (field 22)".into(),
     })?;
-    Ok((ProcessKey { pid, start }, parent))
+    Ok(ProcessKey { pid, start })
 }
 
-/// The time of start, in nanoseconds, and the parent in a line of /proc/PID/stat. The name before them may
-/// have spaces and parentheses.
-fn start_and_parent(stat: &str) -> Option<(u64, u32)> {
+/// The time of start, in nanoseconds, in a line of /proc/PID/stat. The name before it may have spaces and
+/// parentheses.
+fn start(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(") ")?;
-    let mut fields = fields.split(' ');
-    let parent = fields.nth(1)?.parse().ok()?;
-    let ticks: u64 = fields.nth(17)?.parse().ok()?;
-    Some((ticks.checked_mul(TICK)?, parent))
+    let ticks: u64 = fields.split(' ').nth(19)?.parse().ok()?;
+    ticks.checked_mul(TICK)
 }
 
 /// Whether a thread is being killed, or is gone. A signal that has a handler, or that is to stop it,
@@ -70,8 +63,8 @@ mod tests {
         let fields = (3..=52).map(|field| if field == 22 { 1234 } else { field });
         let fields: Vec<String> = fields.map(|field| field.to_string()).collect();
         let stat = format!("7 (a ) (b) {}", fields.join(" "));
-        assert_eq!(start_and_parent(&stat), Some((12_340_000_000, 4)));
-        assert_eq!(start_and_parent("7 (a) S 1"), None);
+        assert_eq!(start(&stat), Some(12_340_000_000));
+        assert_eq!(start("7 (a) S 1"), None);
     }
 
     #[test]

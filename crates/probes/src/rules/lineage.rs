@@ -218,11 +218,5 @@ impl Lineage {
 
 /// Attaches a program of the object.
 fn link(object: &Object, name: &'static str, own: &mut Own) -> Result<Link, ProbeError> {
-    let what = "attaching a program that marks descendants";
-    let program = object.progs_mut().find(|program| program.name() == name);
-    let missing = || ProbeError::Failed { what, reason: format!("the object has no {name}") };
-    let program = program.ok_or_else(missing)?;
-    let link = object::with_libbpf(what, || program.attach())?;
-    own.add(Kind::Link, link.as_fd())?;
-    Ok(link)
+    object::link(object, name, "attaching a program that marks descendants", own)
 }

@@ -369,10 +369,7 @@ fn roots_of(set: &RuleSet) -> Vec<ProcessKey> {
 
 /// A descriptor of our own for a map of the object.
 fn handle(object: &Object, name: &str) -> Result<MapHandle, ProbeError> {
-    let what = "finding a map of the rules";
-    let missing = || ProbeError::Failed { what, reason: format!("the object has no map {name}") };
-    let map = object.maps().find(|map| map.name() == name).ok_or_else(missing)?;
-    object::with_libbpf(what, || MapHandle::try_from(&map))
+    object::map(object, name, "finding a map of the rules")
 }
 
 fn collection_key(slot: u32, number: u32) -> u32 {
