@@ -164,3 +164,70 @@ fn closed_unless_later(error: rustix::io::Errno) -> Result<(), Closed> {
         error => Err(Closed::Io(error.into())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, send, socketpair};
+
+    use super::*;
+
+    const START: Time = Time(1_000_000_000);
+
+    fn after(span: Duration) -> Time {
+        START.after(span)
+    }
+
+    /// A connection, and its other end.
+    fn pair() -> (Connection, OwnedFd) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (here, there) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        (Connection::new(here, START).unwrap(), there)
+    }
+
+    fn say(connection: &mut Connection, other: &OwnedFd, bytes: &[u8], now: Time) {
+        send(other, bytes, SendFlags::NOSIGNAL).unwrap();
+        connection.receive(&mut [0; 64], now).unwrap();
+    }
+
+    #[test]
+    fn who_says_nothing_is_waited_for_as_long_as_he_has_no_session() {
+        let (connection, _other) = pair();
+        assert_eq!(connection.expires(false), after(IDLE));
+        assert_eq!(connection.expires(true), Time::NEVER);
+    }
+
+    #[test]
+    fn a_message_has_its_time_from_the_first_byte_however_often_another_comes() {
+        let (mut connection, other) = pair();
+        let begun = after(Duration::from_secs(100));
+        say(&mut connection, &other, b"{", begun);
+        say(&mut connection, &other, b" ", begun.after(Duration::from_secs(9)));
+        for has_session in [false, true] {
+            assert_eq!(connection.expires(has_session), begun.after(PATIENCE));
+        }
+        assert!(connection.message(MESSAGE, begun).unwrap().is_none());
+        let ended = begun.after(Duration::from_secs(9));
+        say(&mut connection, &other, b"}\0", ended);
+        assert_eq!(connection.message(MESSAGE, ended).unwrap().unwrap(), b"{ }");
+        assert_eq!(connection.expires(false), ended.after(IDLE));
+    }
+
+    #[test]
+    fn a_reply_has_its_time_from_the_last_byte_that_was_taken() {
+        let (mut connection, other) = pair();
+        let begun = after(Duration::from_secs(100));
+        connection.reply(vec![b' '; 8 << 20], Vec::new(), begun).unwrap();
+        assert!(connection.wants_output() && !connection.wants_input());
+        assert_eq!(connection.expires(true), begun.after(PATIENCE));
+        // Taken slowly, but taken.
+        let later = begun.after(Duration::from_secs(9));
+        let mut buffer = vec![0; 4 << 20];
+        recv(&other, &mut buffer[..], RecvFlags::DONTWAIT).unwrap();
+        connection.send(later).unwrap();
+        assert_eq!(connection.expires(true), later.after(PATIENCE));
+        // One that is still worked out has no time.
+        connection.waiting = true;
+        assert_eq!(connection.expires(false), Time::NEVER);
+    }
+}

@@ -9,7 +9,9 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use daemon::connection::{MESSAGE, MESSAGE_BEFORE};
+use daemon::server::{CONNECTIONS, CONNECTIONS_OF_USER};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use support::{CLIENT, Daemon};
 
@@ -94,6 +96,28 @@ fn who_does_not_read_replies_is_not_read_from_and_the_others_are_served() {
     while client.stream.write_all(call).is_ok() {
         sent += 1;
         assert!(sent < 1_000_000, "it is read without end");
+    }
+    serves(&daemon);
+}
+
+#[test]
+fn who_connects_without_end_is_let_go_and_those_who_are_there_are_served() {
+    // Both ends are descriptors of this process, and each peer's process is one.
+    let wanted = 4 * CONNECTIONS as u64;
+    let limits = getrlimit(Resource::Nofile);
+    assert!(limits.maximum.is_none_or(|most| most >= wanted), "{limits:?}");
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limits }).unwrap();
+    let daemon = Daemon::start(&[]);
+    let most = if rustix::process::geteuid().is_root() { CONNECTIONS } else { CONNECTIONS_OF_USER };
+    let mut clients: Vec<_> = (0..most).map(|_| daemon.connect()).collect();
+    // Who is answered has been let in, and all who came before him.
+    assert_eq!(clients[most - 1].ok("GetStatus", json!({}))["connections"], most);
+    assert!(daemon.connect().is_closed());
+    clients[0].ok("GetVersion", json!({}));
+    drop(clients.split_off(most - 10));
+    let began = Instant::now();
+    while clients[0].ok("GetStatus", json!({}))["connections"] != most - 10 {
+        assert!(began.elapsed() < Duration::from_secs(10));
     }
     serves(&daemon);
 }

@@ -89,6 +89,30 @@ fn a_mistake_is_told_with_line_and_column_and_changes_nothing() {
 }
 
 #[test]
+fn rules_that_come_in_parts_without_end_are_refused_and_those_before_stay() {
+    let daemon = Daemon::start_on_fake(&ruling(""));
+    let mut client = session(&daemon);
+    client.ok("InstallRules", install(&rule(1, "process_exec", "deny")));
+    // Comments, a little less than a message may be long.
+    let part = "# nothing to see here, as on every other line\n".repeat(20_000);
+    let parts = (4 << 20) / part.len();
+    for _ in 0..parts {
+        client.ok("InstallRules", json!({ "rules": part, "continues": true }));
+    }
+    let (error, parameters) =
+        client.fails("InstallRules", json!({ "rules": part, "continues": true }));
+    assert_eq!(error, "LimitExceeded");
+    assert_eq!(
+        (&parameters["what"], &parameters["limit"]),
+        (&json!("bytes of rules"), &json!(4 << 20))
+    );
+    assert_eq!(numbers(&daemon), [1]);
+    // What came before it is forgotten.
+    client.ok("InstallRules", install(&rule(2, "process_exec", "deny")));
+    assert_eq!(numbers(&daemon), [2]);
+}
+
+#[test]
 fn rules_are_within_the_grant_and_what_the_host_can_do() {
     let daemon = Daemon::start_on_fake(&ruling("[limits]\nmax_rules = 2\n"));
     let mut client = session(&daemon);

@@ -36,7 +36,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
         ..Tests::default()
     };
     let passed = tests.run(cell, &vm)?;
-    expect_same("tests that ran", passed.count, 6)?;
+    expect_same("tests that ran", passed.count, 7)?;
     let records = passed.said.lines().find_map(|line| Some(line.split_once(" records:")?.0));
     let records = records.and_then(|text| text.split_whitespace().last()).unwrap_or_default();
     vm.power_off();

@@ -17,7 +17,7 @@ use generate::Random;
 use probes::{RuleCount, Rules, RulesError};
 use rules::model::{Action, Condition, Number, Rule};
 use rules::record::RECORD_MAX;
-use rules::{Context, Outcome, Record, RuleSet, evaluate};
+use rules::{Algorithm, Collection, Context, Outcome, Record, RuleSet, evaluate};
 use trial::{Said, Trial};
 
 /// How many random sets the kernel is asked about; slow machines take fewer.
@@ -200,4 +200,30 @@ fn what_is_refused_leaves_what_was_there() {
     assert_eq!(trial.decide().outcome.error, 13);
     rules.remove(0).unwrap();
     assert_eq!(trial.decide().outcome, Outcome::default());
+}
+
+#[test]
+#[ignore = "root: loads BPF"]
+fn a_client_has_sixteen_collections_and_keeps_those_that_its_rules_ask() {
+    let mut rules = Rules::load().unwrap();
+    let digests = || Collection::new(Algorithm::Sha256, vec![[7; 32]]).unwrap();
+    let name = |number: u32| format!("collection-{number}");
+    for number in 0..16 {
+        rules.set_collection(3, &name(number), &digests()).unwrap();
+    }
+    let refused = rules.set_collection(3, "one-more", &digests());
+    assert!(matches!(refused, Err(RulesError::TooManyCollections)), "{refused:?}");
+    // In the place of one that is there, or of another client, there is room.
+    rules.set_collection(3, &name(5), &digests()).unwrap();
+    rules.set_collection(4, "one-more", &digests()).unwrap();
+
+    let asks = Condition::DigestIn(rules::model::File::Subject, vec![name(5)]);
+    let rule = Rule { conditions: vec![asks], ..one_rule(1, Action::Allow) };
+    rules.install(3, &RuleSet { rules: vec![rule] }).unwrap();
+    let refused = rules.remove_collection(3, &name(5));
+    assert!(matches!(&refused, Err(RulesError::InUse(used)) if *used == name(5)), "{refused:?}");
+    rules.remove_collection(3, &name(6)).unwrap();
+    rules.set_collection(3, "one-more", &digests()).unwrap();
+    rules.remove(3).unwrap();
+    rules.remove_collection(3, &name(5)).unwrap();
 }
