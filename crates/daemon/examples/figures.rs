@@ -9,15 +9,21 @@
 //! figures decide CLIENT KEEP   a client that allows all, as itself or (keep) for good
 //! ```
 //!
+//! With RINGFENCE_VERITY, a directory on a file system that has fs-verity, the program has a digest, which rules ask
+//! collections for.
+//!
 //! One exec is a fork, the exec of a program that ends at once, and the wait for it: what a shell does.
 //! `asked` needs a `ringfenced` that runs, with grants for org.example.asker0 to 7 (see
 //! crates/lab/src/scenarios/figures.rs). What a client does with its records is its own: rings of observers are
 //! not read while it is measured, and of what clients do that are asked it is said how much it is.
 
-use std::fs::{self, Permissions};
-use std::io::Write;
+use std::fs::{self, File, Permissions};
+use std::io::{ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -29,7 +35,9 @@ use sdk::{SessionOptions, Subscription, Verdict};
 mod client_process;
 use client_process::Client;
 
-const PROGRAM: &str = "/tmp/program";
+/// What is executed.
+static PROGRAM: LazyLock<PathBuf> =
+    LazyLock::new(|| verity().unwrap_or_else(std::env::temp_dir).join("program"));
 /// As often as fits into a ring.
 const TIMES: u32 = 200;
 /// The least of so many tries is taken: what else the machine does only adds.
@@ -74,7 +82,7 @@ fn one_beside(
         let before = all_ran()?;
         let start = Instant::now();
         for _ in 0..TIMES {
-            ensure!(Command::new(PROGRAM).status()?.success(), "the program failed");
+            ensure!(Command::new(&*PROGRAM).status()?.success(), "the program failed");
         }
         let each = |nanoseconds: u128| nanoseconds / u128::from(TIMES);
         let took = each(start.elapsed().as_nanos());
@@ -98,13 +106,48 @@ fn begin() -> anyhow::Result<()> {
     let mut first = rustix::thread::CpuSet::new();
     first.set(0);
     rustix::thread::sched_setaffinity(None, &first)?;
-    let _ = fs::remove_file(PROGRAM);
-    fs::write(PROGRAM, BYTES)?;
-    fs::set_permissions(PROGRAM, Permissions::from_mode(0o755))?;
+    let _ = fs::remove_file(&*PROGRAM);
+    fs::write(&*PROGRAM, BYTES)?;
+    fs::set_permissions(&*PROGRAM, Permissions::from_mode(0o755))?;
+    if verity().is_some() {
+        protect()?;
+    }
     // Or it would be too fresh for its verdict to be kept.
     std::thread::sleep(Duration::from_millis(250));
     one(|| Ok(()))?;
     Ok(())
+}
+
+fn verity() -> Option<PathBuf> {
+    std::env::var_os("RINGFENCE_VERITY").map(PathBuf::from)
+}
+
+/// Has fs-verity protect the program.
+fn protect() -> anyhow::Result<()> {
+    // FS_IOC_ENABLE_VERITY of struct fsverity_enable_arg: version 1, SHA-256, blocks of 4096 bytes
+    // (include/uapi/linux/fsverity.h).
+    const ENABLE: libc::Ioctl = 0x4080_6685;
+    let mut enable = [0_u32; 32];
+    enable[..3].copy_from_slice(&[1, 1, 4096]);
+    let file = File::open(&*PROGRAM)?;
+    // SAFETY: the structure has as many bytes, and is only read.
+    let failed = unsafe { libc::ioctl(file.as_raw_fd(), ENABLE, enable.as_ptr()) } != 0;
+    ensure!(!failed, "fs-verity: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+/// What the kernel measures of the program.
+fn measured() -> anyhow::Result<[u8; 32]> {
+    // FS_IOC_MEASURE_VERITY of struct fsverity_digest: two numbers of two bytes, the algorithm and the place that
+    // there is for the digest, which follows.
+    const MEASURE: libc::Ioctl = 0xc004_6686;
+    let mut measured = [0_u8; 36];
+    measured[2] = 32;
+    let file = File::open(&*PROGRAM)?;
+    // SAFETY: there is as much place as is said.
+    let failed = unsafe { libc::ioctl(file.as_raw_fd(), MEASURE, measured.as_mut_ptr()) } != 0;
+    ensure!(!failed, "fs-verity: {}", std::io::Error::last_os_error());
+    Ok(measured[4..].try_into()?)
 }
 
 fn say(what: &str, cost: u128, base: u128) {
@@ -155,8 +198,8 @@ fn rules(count: u32) -> anyhow::Result<RuleSet> {
     Ok(RuleSet::from_toml(&text)?)
 }
 
-/// So many digests, which are those of no file.
-fn digests(count: u64) -> anyhow::Result<Collection> {
+/// So many digests that are those of no file, and these.
+fn digests(count: u64, others: &[[u8; 32]]) -> anyhow::Result<Collection> {
     let digest = |number: u64| {
         let mut digest = [0; 32];
         for (word, factor) in digest.chunks_exact_mut(8).zip([3, 5, 7, 11_u64]) {
@@ -165,7 +208,8 @@ fn digests(count: u64) -> anyhow::Result<Collection> {
         }
         digest
     };
-    Ok(Collection::new(Algorithm::Sha256, (0..count).map(digest).collect())?)
+    let digests = (0..count).map(digest).chain(others.iter().copied());
+    Ok(Collection::new(Algorithm::Sha256, digests.collect())?)
 }
 
 fn ruled() -> anyhow::Result<()> {
@@ -176,12 +220,19 @@ fn ruled() -> anyhow::Result<()> {
     for (count, collected, what) in
         [(10, 10, "10 rules, 10 digests"), (10_000, 1_000_000, "10,000 rules, a million digests")]
     {
-        let (set, collection) = (rules(count)?, digests(collected)?);
+        let (set, collection) = (rules(count)?, digests(collected, &[])?);
         hooks.set_collection(0, "bad", &collection)?;
         hooks.install_rules(0, &set)?;
         say(what, one(|| Ok(()))?, base);
         let matched: u64 = hooks.rule_counts(0)?.iter().map(|of| of.matches).sum();
         ensure!(matched == 0, "{what}: {matched} rules matched");
+    }
+    if verity().is_some() {
+        // So it was asked for the program's digest.
+        hooks.set_collection(0, "bad", &digests(1_000_000, &[measured()?])?)?;
+        let denied = Command::new(&*PROGRAM).status().map_err(|error| error.kind());
+        ensure!(matches!(denied, Err(ErrorKind::PermissionDenied)), "{denied:?}");
+        println!("a million digests and the program's own deny it");
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use super::{grants, trial};
+use super::{grants, trial, verity};
 use crate::scenario::{Cell, Outcome, Scenario};
 use crate::vm::Boot;
 
@@ -47,9 +47,11 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let boot = Boot::new()
         .file(programs.other("ringfenced")?, "/usr/bin/ringfenced")
         .file(programs.other("figures")?, FIGURES);
-    let vm = cell.boot(&boot.counted())?;
+    let vm = cell.boot(&verity::with_file_system(boot).counted())?;
+    vm.shell(verity::FILE_SYSTEM)?;
     grants::install(&vm, (0..ASKERS).map(|number| (format!("asker{number}"), grant(number))))?;
-    let measure = |part| trial::run(cell, &vm, part, &[FIGURES, part], LIMIT);
+    let verity = format!("RINGFENCE_VERITY={}", verity::PLACE);
+    let measure = |part| trial::run(cell, &vm, part, &["env", &verity, FIGURES, part], LIMIT);
     let told = [measure("observers")?, measure("ruled")?];
     let daemon = vm.start(&["ringfenced"], LIMIT * 2)?;
     let wait = "i=0; until [ -S /run/ringfence/control ]; do i=$((i+1)); [ $i -lt 600 ] || exit 1; \
@@ -69,6 +71,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     };
     let (few, many) = (cost("10 rules, 10 digests")?, cost("10,000 rules, a million digests")?);
     ensure!(many < few + few / 50, "many rules cost {many}, and few {few}");
+    ensure!(text.contains("a million digests and the program's own deny it"), "{text}");
     // What clients do with what they are asked is their own.
     let base = cost("nobody asks")?;
     let added = |name: &str| -> anyhow::Result<u64> {

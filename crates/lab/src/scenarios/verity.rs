@@ -24,16 +24,21 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 const TEST: &str = "verity";
 /// Of e2fsprogs.
 const MAKE: &str = "/usr/sbin/mkfs.ext4";
-/// Until 6.2 a block has to have the size of a page.
-const FILE_SYSTEM: &str = "truncate -s 64M /tmp/image && /lab/mkfs.ext4 -q -b 4096 -O verity /tmp/image && \
+/// Where [`FILE_SYSTEM`] mounts it.
+pub(super) const PLACE: &str = "/verity";
+/// Makes a file system with fs-verity, in a guest that [`with_file_system`] is for. Until 6.2 a block has to have
+/// the size of a page.
+pub(super) const FILE_SYSTEM: &str = "truncate -s 64M /tmp/image && /lab/mkfs.ext4 -q -b 4096 -O verity /tmp/image && \
                            mkdir /verity && mount -t ext4 -o loop /tmp/image /verity";
 
+/// What a guest needs for [`FILE_SYSTEM`].
+pub(super) fn with_file_system(boot: Boot) -> Boot {
+    boot.module("ext4").module("loop").file(MAKE, "/lab/mkfs.ext4")
+}
+
 fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
-    let mut boot = Boot::new()
-        .module("ext4")
-        .module("loop")
+    let mut boot = with_file_system(Boot::new())
         .module("overlay")
-        .file(MAKE, "/lab/mkfs.ext4")
         .file(cell.programs().other(TEST)?, format!("/lab/{TEST}"));
     // Later kernels have it built in.
     let sha512 = "sha512_generic";
