@@ -77,10 +77,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let mut verdicts = {
         let logs = lab::logs();
-        // What is about time waits for more than half of it, so two guests more keep all processors busy;
-        // a core set is over too soon for that to be worth it.
+        // What is about time waits for most of it, and what is not gives way to it, so three guests more keep
+        // all processors busy (with two a quarter of them was idle); a core set is over too soon for that
+        // to be worth it.
         let processors = available_parallelism().map_or(1, NonZero::get);
-        let more = if arguments.core { 0 } else { 2 };
+        let more = if arguments.core { 0 } else { 3 };
         let jobs = arguments.jobs.unwrap_or(processors + more);
         schedule::run(&cells, &programs, jobs, &logs, arguments.core)
     };
