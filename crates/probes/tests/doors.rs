@@ -14,8 +14,8 @@ use std::process::{Command, Stdio};
 
 use clients::births;
 use clients::deeds::{
-    LENGTH, LOOKERS, Subject, attached, called_in_child, execute, execute_at, forked, memfd,
-    opened_by_io_uring, program_in_memory, remapped, unnamed_program, with_read_implies_exec,
+    Interpreted, LENGTH, LOOKERS, RINGS, Subject, attached, called_in_child, execute, execute_at,
+    forked, memfd, program_in_memory, remapped, unnamed_program, with_read_implies_exec,
     workers_of_io_uring,
 };
 use clients::listener::{EXEC as PROT_EXEC, Listener, Memory, READ, WRITE, some_file};
@@ -117,6 +117,15 @@ fn memory_is_executable_by_calls_that_do_not_say_so() {
     });
     assert_eq!(grown, 0);
     no_door_of("notify", kind, "brk with READ_IMPLIES_EXEC");
+    let (_, memory) = listener.hear_one(|| Memory::anonymous(READ | PROT_EXEC));
+    let memory = ManuallyDrop::new(memory);
+    // SAFETY: our own mapping, which nobody looks into; it is given back at its new place.
+    listener.hear_nothing(|| unsafe {
+        let grown = libc::mremap(memory.0, LENGTH, 2 * LENGTH, libc::MREMAP_MAYMOVE);
+        assert_ne!(grown, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+        libc::munmap(grown, 2 * LENGTH);
+    });
+    no_door_of("notify", kind, "mremap of what is executable already");
     drop(listener);
 
     let kind = EventType::MEMORY_PROTECT;
@@ -179,14 +188,18 @@ fn a_program_without_a_name_is_fileless_by_execveat_and_a_script_is_not() {
 fn memory_that_is_opened_by_io_uring_is_told_of_as_by_open() {
     let subject = Subject::start();
     let mem = subject.proc("mem");
-    let open = || assert_eq!(opened_by_io_uring(&mem), 0);
     if let Some(mut listener) = Listener::to(EventType::MEMORY_ACCESS, "ringfence_memory_access") {
-        listener.hear_of(&subject, &[("access", 3), ("by", 2)], open);
-        listener.door("/proc/PID/mem by io_uring");
+        for (how, open) in RINGS {
+            let fields = [("access", 3), ("by", 2)];
+            listener.hear_of(&subject, &fields, || assert_eq!(open(&mem), 0, "{how}"));
+            listener.door(&format!("/proc/PID/mem {how}"));
+        }
     }
     if let Some(mut listener) = Listener::to(EventType::PROCESS_TRACE, "ringfence_process_trace") {
-        listener.hear_of(&subject, &[("access", 2)], open);
-        listener.door("/proc/PID/mem by io_uring");
+        for (how, open) in RINGS {
+            listener.hear_of(&subject, &[("access", 2)], || assert_eq!(open(&mem), 0, "{how}"));
+            listener.door(&format!("/proc/PID/mem {how}"));
+        }
     }
 }
 
@@ -403,6 +416,39 @@ fn a_program_is_executed_by_execveat_and_by_the_kernel_itself() {
     assert!(arguments.ends_with("\0net-pf-12\0"), "{arguments}");
     assert_ne!(exec.actor("parent.pid"), u64::from(std::process::id()));
     door_of("notify", EXEC, "by the kernel (request_module)");
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn who_interprets_is_executed_and_what_is_interpreted_is_named_beside_him() {
+    let mut hooks = process_hooks();
+    let mut client = Client::admit(&mut hooks, 0, LARGE, &[EXEC, EXIT]);
+    let programs = Programs::new();
+    let interpreter = programs.copy("true");
+    let mut execs_of = |pid: u32| {
+        client.read_until(ended(pid));
+        let of = client.of(pid).into_iter().cloned();
+        of.filter(|record| record.kind() == EXEC.number()).collect::<Vec<_>>()
+    };
+    // By hand, an interpreter is a program as any other and a script one of its arguments.
+    let script = programs.path().join("script");
+    fs::write(&script, "#!/bin/sh\nexit 0\n").unwrap();
+    let script = script.to_str().unwrap();
+    let execs = execs_of(run(&interpreter, &[script]));
+    assert_eq!(execs.len(), 1, "{execs:?}");
+    assert!(executed(&execs[0], &interpreter));
+    assert_eq!(execs[0].text("ringfence_process_exec.script"), "");
+    let arguments = execs[0].text("ringfence_process_exec.arguments");
+    assert!(arguments.ends_with(&format!("\0{script}\0")), "{arguments}");
+    door_of("notify", EXEC, "an interpreter by hand, with a script");
+
+    let Some(kind) = Interpreted::by(&interpreter) else { return };
+    let program = kind.program(programs.path());
+    let execs = execs_of(run(&program, &[]));
+    assert_eq!(execs.len(), 1, "{execs:?}");
+    assert!(executed(&execs[0], &interpreter));
+    assert_eq!(execs[0].text("ringfence_process_exec.script"), program.to_str().unwrap());
+    door_of("notify", EXEC, "execve of what binfmt_misc has interpreted");
 }
 
 /// The one signal of a number to a process that a client was told of.

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use clients::deeds::{LENGTH, executed, failed, forked, memfd, opened_by_io_uring};
+use clients::deeds::{LENGTH, RINGS, executed, failed, forked, memfd};
 use clients::listener::{Listener, Memory, READ, WRITE};
 use clients::record::Record;
 use clients::ruler::{Door, Ruler, doors_are_denied, header};
@@ -160,8 +160,10 @@ fn what_is_opened_is_told_of_by_whatever_way() {
     assert_eq!(record.actor("process.pid"), u64::from(std::process::id()));
     told.door("openat2", "access", read, || with_openat2(&path).unwrap());
     told.door("creat", "access", write, || with_creat(&path).unwrap());
-    let by_ring = || assert_eq!(opened_by_io_uring(path.to_str().unwrap()), 0);
-    told.door("open for reading, by io_uring", "access", read, by_ring);
+    for (how, open) in RINGS {
+        let door = format!("open for reading, {how}");
+        told.door(&door, "access", read, || assert_eq!(open(path.to_str().unwrap()), 0));
+    }
     told.door("open_by_handle_at", "access", read, || handle.open(&mount).unwrap());
     let again = format!("/proc/self/fd/{}", file.as_raw_fd());
     told.door("open in /proc/PID/fd", "access", read, || File::open(&again).unwrap());
@@ -389,13 +391,18 @@ fn opening_is_denied_by_rules() {
         let mut options = File::options();
         options.write(true).custom_flags(libc::O_TMPFILE).open(programs.path())
     };
-    let mut doors: [Door<'_>; 10] = [
+    let [(by_ring, at_once), (by_worker, working), (by_polling, polling)] =
+        RINGS.map(|(how, open)| (format!("open for reading, {how}"), open));
+    let named = path.to_str().unwrap();
+    let mut doors: [Door<'_>; 12] = [
         ("open with O_TMPFILE", &mut || failed(unnamed())),
         ("open for reading", &mut || failed(File::open(&path))),
         ("open for writing", &mut || failed(File::options().write(true).open(&path))),
         ("openat2", &mut || failed(with_openat2(&path))),
         ("creat", &mut || failed(with_creat(&path))),
-        ("open for reading, by io_uring", &mut || opened_by_io_uring(path.to_str().unwrap())),
+        (&by_ring, &mut || at_once(named)),
+        (&by_worker, &mut || working(named)),
+        (&by_polling, &mut || polling(named)),
         ("open_by_handle_at", &mut || failed(handle.open(&mount))),
         ("open in /proc/PID/fd", &mut || failed(File::open(&again))),
         ("open of a directory", &mut || failed(File::open(programs.path()))),

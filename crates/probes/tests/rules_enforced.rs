@@ -12,12 +12,13 @@ use std::fs::{self, File, Permissions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::ptr;
 use std::time::{Duration, Instant};
 
 use clients::deeds::{
-    LENGTH, LOOKERS, Program, Subject, attached, changed, changed_by, errno, execute_at, executed,
-    executed_by_descriptor, failed, has_itself_traced, mapped, memfd, opened_by_io_uring,
+    Interpreted, LENGTH, LOOKERS, Program, RINGS, Subject, attached, changed, changed_by, errno,
+    execute_at, executed, executed_by_descriptor, failed, has_itself_traced, mapped, memfd,
     program_in_memory, remapped, unnamed_program, with_read_implies_exec,
 };
 use clients::listener::Memory;
@@ -69,6 +70,24 @@ fn an_exec_is_denied_with_the_errno_of_the_rule() {
     let condition = format!("file.path = {program:?}");
     let mut run = || executed(&script);
     doors_are_denied(EXEC, &condition, &mut [("execve of a script, by its interpreter", &mut run)]);
+
+    if let Some(kind) = Interpreted::by(&program) {
+        let interpreted = kind.program(programs.path());
+        let mut run = || executed(&interpreted);
+        for (of, how) in [(&interpreted, "by its name"), (&program, "by its interpreter")] {
+            let door = format!("execve of what binfmt_misc has interpreted, {how}");
+            let condition = format!("file.path = {of:?}");
+            doors_are_denied(EXEC, &condition, &mut [(&door, &mut run)]);
+        }
+    }
+    let by_hand = || {
+        let child = Command::new(&program).arg(&script).spawn();
+        failed(child.map(|mut child| child.wait()))
+    };
+    let condition = format!("file.path = {program:?}");
+    let mut run = by_hand;
+    let door = "an interpreter by hand, with a script";
+    doors_are_denied(EXEC, &condition, &mut [(door, &mut run)]);
 
     let nameless = program_in_memory("denied");
     // It has no path that a rule could name.
@@ -158,9 +177,10 @@ fn who_wants_hold_of_a_process_or_its_memory_is_denied_with_the_errno_of_the_rul
             ("PTRACE_ATTACH", &mut || subject.attach()),
         ];
         doors_are_denied(kind, &condition, &mut doors);
-        let mut open = || opened_by_io_uring(&mem);
-        let mut doors: [Door<'_>; 1] = [("/proc/PID/mem by io_uring", &mut open)];
-        doors_are_denied_with(kind, &condition, own, &mut doors);
+        for (how, open) in RINGS {
+            let (door, mut open) = (format!("/proc/PID/mem {how}"), || open(&mem));
+            doors_are_denied_with(kind, &condition, own, &mut [(&door, &mut open)]);
+        }
     }
     let mut doors: [Door<'_>; 1] =
         [("/proc/PID/exe and its like", &mut || failed(fs::read_link(subject.proc("exe"))))];

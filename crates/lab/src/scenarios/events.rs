@@ -27,7 +27,7 @@ const TESTS: [&str; 6] = ["events", "rings", "lsm_events", "doors", "files", "ca
 const MODULE: &str = "dummy";
 
 fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
-    let mut boot = Boot::new().module(MODULE);
+    let mut boot = Boot::new().module(MODULE).module("binfmt_misc");
     for test in TESTS {
         boot = boot.file(cell.programs().other(test)?, format!("/lab/{test}"));
     }

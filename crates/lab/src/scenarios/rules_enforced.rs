@@ -26,6 +26,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let programs = cell.programs();
     let boot = Boot::new()
+        .module("binfmt_misc")
         .file(programs.other("rules_enforced")?, "/lab/rules_enforced")
         .file(programs.other("rules_conditions")?, "/lab/rules_conditions")
         .file(programs.other("rules_indirect")?, "/lab/rules_indirect")

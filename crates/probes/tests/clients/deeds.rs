@@ -2,11 +2,12 @@
 //! What a process does that rules can deny. Each gives the errno that it failed with, or 0.
 
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::ptr;
 use std::time::{Duration, Instant};
@@ -85,6 +86,48 @@ pub(crate) fn execute(file: RawFd) -> (u32, i32) {
     })
 }
 
+/// A kind of programs that another interprets, by what they begin with; as long as it lives.
+pub(crate) struct Interpreted;
+
+impl Interpreted {
+    const FILES: &str = "/proc/sys/fs/binfmt_misc";
+    const BEGINS: &str = "RINGFENCE";
+
+    /// Nothing where the kernel has no binfmt_misc.
+    pub(crate) fn by(interpreter: &Path) -> Option<Self> {
+        let register = Path::new(Self::FILES).join("register");
+        if !register.exists() {
+            let (kind, place) = (c"binfmt_misc", CString::new(Self::FILES).unwrap());
+            // SAFETY: strings that end; what is mounted there stays.
+            let mounted = unsafe {
+                libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, ptr::null())
+            };
+            if mounted == -1 {
+                let error = io::Error::last_os_error();
+                println!("not looked for: binfmt_misc, which cannot be mounted: {error}");
+                return None;
+            }
+        }
+        let rule = format!(":ringfence:M::{}::{}:", Self::BEGINS, interpreter.display());
+        fs::write(register, rule).unwrap();
+        Some(Self)
+    }
+
+    /// A program of the kind.
+    pub(crate) fn program(&self, directory: &Path) -> PathBuf {
+        let program = directory.join("interpreted");
+        fs::write(&program, Self::BEGINS).unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        program
+    }
+}
+
+impl Drop for Interpreted {
+    fn drop(&mut self) {
+        let _ = fs::write(Path::new(Self::FILES).join("ringfence"), "-1");
+    }
+}
+
 /// Of a program that could not be executed.
 pub(crate) fn executed_by_descriptor(file: RawFd) -> i32 {
     execute(file).1
@@ -100,14 +143,30 @@ pub(crate) fn has_itself_traced() -> i32 {
     forked(trace_me).1
 }
 
-/// Opens a file for reading by io_uring, without a call of the open family.
-pub(crate) fn opened_by_io_uring(path: &str) -> i32 {
-    by_io_uring(path, squeue::Flags::empty()).0
+/// What opens a file for reading and gives the errno.
+pub(crate) type Opener = fn(&str) -> i32;
+
+/// Ways to open a file by io_uring, without a call of the open family; what is said of each behind the door.
+pub(crate) const RINGS: [(&str, Opener); 3] = [
+    ("by io_uring", |path| by_io_uring(path, Ring::AtOnce).0),
+    ("by a worker of io_uring", |path| by_io_uring(path, Ring::ByWorker).0),
+    ("by io_uring that polls", |path| by_io_uring(path, Ring::Polled).0),
+];
+
+/// Who does what a ring is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ring {
+    /// The thread that asks, within its system call.
+    AtOnce,
+    /// A worker, which the kernel makes as a thread of the process.
+    ByWorker,
+    /// A thread of the process that the kernel makes to look for what is asked (IORING_SETUP_SQPOLL).
+    Polled,
 }
 
-/// The same by a worker, which the kernel makes as a thread of this process. Gives how many there are then.
+/// Opens a file by a worker. Gives how many workers there are then.
 pub(crate) fn workers_of_io_uring(path: &str) -> usize {
-    let (failed, ring) = by_io_uring(path, squeue::Flags::ASYNC);
+    let (failed, ring) = by_io_uring(path, Ring::ByWorker);
     assert_eq!(failed, 0);
     let threads = fs::read_dir("/proc/self/task").unwrap();
     let names = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")));
@@ -117,9 +176,15 @@ pub(crate) fn workers_of_io_uring(path: &str) -> usize {
     workers
 }
 
-fn by_io_uring(path: &str, flags: squeue::Flags) -> (i32, IoUring) {
+fn by_io_uring(path: &str, ring: Ring) -> (i32, IoUring) {
     let path = CString::new(path).unwrap();
-    let mut ring = IoUring::new(1).unwrap();
+    let flags = if ring == Ring::ByWorker { squeue::Flags::ASYNC } else { squeue::Flags::empty() };
+    let mut builder: io_uring::Builder = IoUring::builder();
+    if ring == Ring::Polled {
+        // It looks for so many milliseconds before it has to be woken.
+        builder.setup_sqpoll(1000);
+    }
+    let mut ring = builder.build(1).unwrap();
     let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).build().flags(flags);
     // SAFETY: the path lives until the entry is completed, which is waited for.
     unsafe { ring.submission().push(&entry).unwrap() };
