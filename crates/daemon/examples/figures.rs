@@ -229,7 +229,7 @@ fn ruled() -> anyhow::Result<()> {
     }
     if verity().is_some() {
         // So it was asked for the program's digest.
-        hooks.set_collection(0, "bad", &digests(1_000_000, &[measured()?])?)?;
+        hooks.set_collection(0, "bad", &digests(999_999, &[measured()?])?)?;
         let denied = Command::new(&*PROGRAM).status().map_err(|error| error.kind());
         ensure!(matches!(denied, Err(ErrorKind::PermissionDenied)), "{denied:?}");
         println!("a million digests and the program's own deny it");

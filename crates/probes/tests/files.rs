@@ -17,9 +17,9 @@ use clients::deeds::{LENGTH, RINGS, executed, failed, forked, memfd};
 use clients::listener::{Listener, Memory, READ, WRITE};
 use clients::record::Record;
 use clients::ruler::{Door, Ruler, doors_are_denied, header};
-use clients::{Client, LARGE, Programs, door_of, no_door_of};
+use clients::{Client, LARGE, Loaded, Programs, door_of, no_door_of};
 use io_uring::{IoUring, opcode, types};
-use probes::events::{EventType, Hooks, WatchedFile};
+use probes::events::{EventType, WatchedFile};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, ResolveFlags};
 
 const OPEN: EventType = EventType::FILE_OPEN;
@@ -335,7 +335,7 @@ fn who_watches_directories_is_told_of_what_is_below_them_and_all_others_of_every
     let below = watched.path().join("some/where");
     fs::create_dir_all(&below).unwrap();
     let (inside, outside) = (some_file(&below), some_file(beside.path()));
-    let mut hooks = Hooks::load_for(OPEN.bit() | MODIFY.bit()).unwrap();
+    let mut hooks = Loaded::of(OPEN.bit() | MODIFY.bit());
     if let Err(reason) = &hooks.coverage().iter().find(|event| event.kind == OPEN).unwrap().notify {
         eprintln!("not looked for: {}: {reason}", OPEN.name());
         return;

@@ -18,8 +18,8 @@ use std::ptr;
 use clients::deeds::{LENGTH, Subject, attached, program_in_memory};
 use clients::listener::{EXEC, Listener, Memory, READ, WRITE, some_file};
 use clients::record::Record;
-use clients::{Client, LARGE, Programs, door_of, run};
-use probes::events::{EventType, Hooks};
+use clients::{Client, LARGE, Loaded, Programs, door_of, run};
+use probes::events::EventType;
 
 #[test]
 #[ignore = "root: loads LSM programs, which the lab's kernels take"]
@@ -411,7 +411,7 @@ fn a_module_that_goes_is_told_of_with_its_name() {
         return;
     };
     let kind = EventType::MODULE_UNLOAD;
-    let mut hooks = Hooks::load_for(kind.bit()).unwrap();
+    let mut hooks = Loaded::of(kind.bit());
     let mut client = Client::admit(&mut hooks, 0, LARGE, &[kind]);
     let name = std::ffi::CString::new(module.clone()).unwrap();
     // SAFETY: a plain system call with a string.

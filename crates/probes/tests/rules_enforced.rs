@@ -24,7 +24,7 @@ use clients::deeds::{
 use clients::listener::Memory;
 use clients::ruler::{Door, Ruler, SLOT, doors_are_denied, doors_are_denied_with, header};
 use clients::senders::{Group, SENDERS, as_if_by_a_timer};
-use clients::{Client, EXEC, EXIT, LARGE, Programs, SIGNAL, ended, no_door_of, run};
+use clients::{Client, EXEC, EXIT, LARGE, Loaded, Programs, SIGNAL, ended, no_door_of, run};
 use probes::RulesError;
 use probes::events::{AskTerms, EventType, Hooks};
 use rules::RuleSet;
@@ -419,7 +419,7 @@ fn modules_and_other_kernels_are_denied_with_the_errno_of_the_rule() {
 fn a_rule_that_notifies_tells_of_an_exec_and_an_exit_whoever_subscribes_to_nothing() {
     let programs = Programs::new();
     let [wanted, other] = ["true", "false"].map(|name| programs.copy(name));
-    let mut hooks = Hooks::load_for(EXEC.bit() | EXIT.bit()).unwrap();
+    let mut hooks = Loaded::of(EXEC.bit() | EXIT.bit());
     let mut silent = Client::admit(&mut hooks, SLOT, LARGE, &[]);
     let mut listener = Client::admit(&mut hooks, SLOT + 1, LARGE, &[EXEC, EXIT]);
     let set = format!(
@@ -471,7 +471,7 @@ fn a_rule_that_notifies_tells_of_an_exec_and_an_exit_whoever_subscribes_to_nothi
 fn who_mutes_has_his_rules_all_the_same() {
     let programs = Programs::new();
     let program = programs.copy("true");
-    let mut hooks = Hooks::load_for(EXEC.bit()).unwrap();
+    let mut hooks = Loaded::of(EXEC.bit());
     let mut client = Client::admit(&mut hooks, SLOT, LARGE, &[EXEC]);
     // Nothing is muted, and inverted: nothing is wanted.
     hooks.invert(SLOT, true).unwrap();
@@ -487,7 +487,7 @@ fn who_mutes_has_his_rules_all_the_same() {
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn rules_for_what_this_host_cannot_do_are_refused_and_the_old_ones_stay() {
-    let mut hooks = Hooks::load_for(EXEC.bit()).unwrap();
+    let mut hooks = Loaded::of(EXEC.bit());
     let _client = Client::admit(&mut hooks, SLOT, LARGE, &[]);
     let good = "[[rule]]\nid = 1\nevent = \"process_exec\"\naction = \"notify\"\n";
     hooks.install_rules(SLOT, &RuleSet::from_toml(good).unwrap()).unwrap();

@@ -17,8 +17,8 @@ use clients::deeds::{LENGTH, changed, executed, with_read_implies_exec};
 use clients::listener::some_file;
 use clients::ruler::{Ruler, SLOT, doors_are_denied, doors_are_denied_with, header};
 use clients::senders::{by_a_timer, by_the_end_of_a_parent};
-use clients::{Client, EXEC, Programs, SIGNAL, door_of, no_door_of};
-use probes::events::{AskTerms, EventType, Hooks, SMALLEST_RING};
+use clients::{Client, EXEC, Loaded, Programs, SIGNAL, door_of, no_door_of};
+use probes::events::{AskTerms, EventType, SMALLEST_RING};
 
 fn own_path() -> PathBuf {
     std::env::current_exe().unwrap()
@@ -162,7 +162,7 @@ fn memory_that_brk_makes_executable_is_not_denied() {
 #[test]
 #[ignore = "root: loads BPF programs"]
 fn a_question_that_a_full_ring_has_no_place_for_is_decided_as_its_client_declared() {
-    let mut hooks = Hooks::load_for(EXEC.bit()).unwrap();
+    let mut hooks = Loaded::of(EXEC.bit());
     let coverage = hooks.coverage();
     if let Err(reason) = &coverage.iter().find(|coverage| coverage.kind == EXEC).unwrap().ask {
         eprintln!("not looked for: {reason}");

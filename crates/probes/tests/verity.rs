@@ -18,7 +18,7 @@ use clients::deeds::{Subject, changed, errno, executed, mapped};
 use clients::listener::{EXEC as EXECUTABLE, Listener, Memory, READ};
 use clients::record::Record;
 use clients::ruler::{Ruler, SLOT, header};
-use clients::{Client, EXEC, EXIT, LARGE, SIGNAL, ended, run};
+use clients::{Client, EXEC, EXIT, LARGE, Loaded, SIGNAL, ended, run};
 use probes::RulesError;
 use probes::events::{EventType, Hooks};
 use rules::{Algorithm, Collection};
@@ -151,7 +151,7 @@ fn an_exec_is_told_of_with_the_digest_that_the_kernel_measures() {
     let Some(place) = Place::new() else { return };
     let (program, digest) = place.protected("true", "one");
     let plain = place.program("true", "plain");
-    let mut hooks = Hooks::load_for(EXEC.bit() | EXIT.bit()).unwrap();
+    let mut hooks = Loaded::of(EXEC.bit() | EXIT.bit());
     assert_eq!(hooks.digests(), Ok(()));
     let record = told_of_exec(&mut hooks, &program);
     assert_eq!(digest_of(&record, "ringfence_process_exec.file"), (1, digest));
@@ -326,7 +326,7 @@ fn what_is_reached_through_overlayfs_has_no_digest_there() {
     let Some(place) = Place::new() else { return };
     let (program, _) = place.protected("true", "one");
     let overlay = Overlay::of(program.parent().unwrap());
-    let mut hooks = Hooks::load_for(EXEC.bit() | EXIT.bit()).unwrap();
+    let mut hooks = Loaded::of(EXEC.bit() | EXIT.bit());
     let record = told_of_exec(&mut hooks, &overlay.0.path().join("true"));
     assert_eq!(digest_of(&record, "ringfence_process_exec.file"), (0, [0; 32]));
     assert_eq!(record.body("ringfence_process_exec.file.flags") & VERITY, 0);
@@ -342,7 +342,7 @@ fn where_digests_cannot_be_found_records_say_so_and_rules_by_them_are_refused() 
     }
     let Some(place) = Place::new() else { return };
     let (program, digest) = place.protected("true", "one");
-    let mut hooks = Hooks::load_for(EXEC.bit() | EXIT.bit()).unwrap();
+    let mut hooks = Loaded::of(EXEC.bit() | EXIT.bit());
     let reason = hooks.digests().unwrap_err().to_owned();
     assert!(reason.contains("kptr_restrict"), "{reason}");
     let record = told_of_exec(&mut hooks, &program);

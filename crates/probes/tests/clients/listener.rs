@@ -6,11 +6,11 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::ptr;
 
-use probes::events::{EventType, Hooks, Mechanism};
+use probes::events::{EventType, Mechanism};
 
 use super::deeds::{LENGTH, Program, Subject, bpf};
 use super::record::Record;
-use super::{Client, LARGE, Programs};
+use super::{Client, LARGE, Loaded, Programs};
 
 pub(crate) const READ: i32 = libc::PROT_READ;
 pub(crate) const WRITE: i32 = libc::PROT_WRITE;
@@ -18,7 +18,7 @@ pub(crate) const EXEC: i32 = libc::PROT_EXEC;
 
 /// A client that is told of one type, and what it says of it.
 pub(crate) struct Listener {
-    hooks: Hooks,
+    hooks: Loaded,
     pub(crate) client: Client,
     part: &'static str,
     kind: EventType,
@@ -27,7 +27,7 @@ pub(crate) struct Listener {
 impl Listener {
     /// None where this type cannot be had, which must be said.
     pub(crate) fn to(kind: EventType, part: &'static str) -> Option<Self> {
-        let mut hooks = Hooks::load_for(kind.bit()).unwrap();
+        let mut hooks = Loaded::of(kind.bit());
         let coverage = hooks.coverage().into_iter().find(|coverage| coverage.kind == kind).unwrap();
         if coverage.notify != Ok(Mechanism::Lsm) {
             let reason =
@@ -50,7 +50,7 @@ impl Listener {
 
     /// Of what system calls have done, as on a host that refuses LSM programs.
     pub(crate) fn to_calls(kind: EventType, part: &'static str) -> Self {
-        let mut hooks = Hooks::load_without_lsm(kind.bit()).unwrap();
+        let mut hooks = Loaded::without_lsm(kind.bit());
         let coverage = hooks.coverage().into_iter().find(|coverage| coverage.kind == kind).unwrap();
         assert_eq!(coverage.notify, Ok(Mechanism::SystemCall));
         assert!(coverage.deny.is_err());

@@ -11,11 +11,14 @@ pub(crate) mod ruler;
 pub(crate) mod senders;
 
 use std::fs::{self, File};
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use probes::events::{EventType, Hooks, Ring};
+use probes::events::{CLIENTS, EventType, Hooks, Ring};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use record::Record;
 use ring::Reader;
@@ -31,9 +34,74 @@ pub(crate) const LARGE: u32 = 8 << 20;
 pub(crate) const LIMIT: Duration = Duration::from_secs(100);
 
 /// The programs of processes: others would take time in each test.
-pub(crate) fn process_hooks() -> Hooks {
-    let types = [EXEC, FORK, EXIT, SIGNAL, THREAD];
-    Hooks::load_for(set(&types)).unwrap()
+pub(crate) fn process_hooks() -> Loaded {
+    Loaded::of(set(&[EXEC, FORK, EXIT, SIGNAL, THREAD]))
+}
+
+/// What an earlier test loaded and has left as if nobody had used it: by the types, and whether with LSM
+/// programs.
+static LOADED: Mutex<Vec<(u64, bool, Hooks)>> = Mutex::new(Vec::new());
+
+/// The programs for some types, without clients. The next test that wants the same has these: for the kernel to
+/// look through a program takes an emulated processor a second.
+pub(crate) struct Loaded {
+    types: u64,
+    lsm: bool,
+    hooks: Option<Hooks>,
+}
+
+impl Loaded {
+    pub(crate) fn of(types: u64) -> Self {
+        Self::take(types, true)
+    }
+
+    pub(crate) fn without_lsm(types: u64) -> Self {
+        Self::take(types, false)
+    }
+
+    fn take(types: u64, lsm: bool) -> Self {
+        let mut all = LOADED.lock().unwrap();
+        let at = all.iter().position(|loaded| (loaded.0, loaded.1) == (types, lsm));
+        let hooks = at.map(|at| all.swap_remove(at).2);
+        drop(all);
+        // Each has a hundred descriptors.
+        let limits = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }).unwrap();
+        let load = if lsm { Hooks::load_for } else { Hooks::load_without_lsm };
+        let hooks = hooks.unwrap_or_else(|| load(types).unwrap());
+        Self { types, lsm, hooks: Some(hooks) }
+    }
+}
+
+impl Deref for Loaded {
+    type Target = Hooks;
+
+    fn deref(&self) -> &Hooks {
+        self.hooks.as_ref().unwrap()
+    }
+}
+
+impl DerefMut for Loaded {
+    fn deref_mut(&mut self) -> &mut Hooks {
+        self.hooks.as_mut().unwrap()
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        let Some(mut hooks) = self.hooks.take() else { return };
+        // Of a test that failed nobody knows what it left.
+        if std::thread::panicking() {
+            return;
+        }
+        for slot in 0..CLIENTS {
+            // Nobody need have it.
+            let _ = hooks.remove(slot);
+            hooks.ask(slot, &[]).unwrap();
+            hooks.remove_rules(slot).unwrap();
+        }
+        LOADED.lock().unwrap().push((self.types, self.lsm, hooks));
+    }
 }
 
 /// Says that a door of an event was opened, and what was wanted came of it and nothing else: what the lab's

@@ -2,18 +2,18 @@
 //! A client with rules, and doors that they deny.
 
 use probes::RulesError;
-use probes::events::{EventType, Hooks};
+use probes::events::EventType;
 use rules::RuleSet;
 
 use super::record::Record;
-use super::{Client, LARGE, door_of};
+use super::{Client, LARGE, Loaded, door_of};
 
 pub(crate) const SLOT: u32 = 7;
 const DENIED: u64 = 2;
 
 /// A client that subscribes to nothing and has rules for one type.
 pub(crate) struct Ruler {
-    pub(crate) hooks: Hooks,
+    pub(crate) hooks: Loaded,
     pub(crate) client: Client,
     kind: EventType,
     /// Why nothing can be denied here.
@@ -22,7 +22,7 @@ pub(crate) struct Ruler {
 
 impl Ruler {
     pub(crate) fn of(kind: EventType) -> Self {
-        let mut hooks = Hooks::load_for(kind.bit()).unwrap();
+        let mut hooks = Loaded::of(kind.bit());
         let client = Client::admit(&mut hooks, SLOT, LARGE, &[]);
         let coverage = hooks.coverage().into_iter().find(|coverage| coverage.kind == kind);
         let cannot = coverage.unwrap().deny.err();
