@@ -191,7 +191,7 @@ impl Shared {
         let pid = event.pid.cast_unsigned();
         let kind =
             if event.mask & libc::FAN_OPEN_EXEC_PERM != 0 { PROCESS_EXEC } else { FILE_OPEN };
-        let askers = self.askers(kind, pid, &file, process_descriptor.as_ref())?;
+        let askers = self.askers(kind, pid, &file, process_descriptor.as_ref());
         if askers == 0 {
             return self.group.respond(&file, Reply::Allow);
         }
@@ -219,15 +219,9 @@ impl Shared {
     }
 
     /// Who is to be asked, as a set of slots.
-    fn askers(
-        &self,
-        kind: u32,
-        pid: u32,
-        file: &OwnedFd,
-        process: Option<&OwnedFd>,
-    ) -> Result<u64, ProbeError> {
+    fn askers(&self, kind: u32, pid: u32, file: &OwnedFd, process: Option<&OwnedFd>) -> u64 {
         if pid == std::process::id() {
-            return Ok(0);
+            return 0;
         }
         let askers = if kind == PROCESS_EXEC {
             self.state().exec_askers
@@ -237,14 +231,21 @@ impl Shared {
             // Of what cannot be looked at nobody can be asked.
             Opened::find(file).map_or(0, |opened| self.state().places.askers(&opened))
         };
-        if askers == 0 {
-            return Ok(0);
-        }
-        // A process that is gone has neither key nor descriptor.
-        let descends = process.map_or(Ok(0), |process| self.marks.of(process.as_fd()))?;
+        if askers == 0 { 0 } else { askers & !self.exempted(pid, process) }
+    }
+
+    /// The clients who are not asked about what a process does. One that is gone has neither key nor
+    /// descriptor.
+    fn exempted(&self, pid: u32, process: Option<&OwnedFd>) -> u64 {
         let own = ProcessKey::of(pid).ok();
         let own = own.and_then(|own| self.state().exempt.get(&own).copied()).unwrap_or_default();
-        Ok(askers & !own & !descends)
+        let descends = process.map_or(Ok(0), |process| self.marks.of(process.as_fd()));
+        // Who is asked once too often waits until a deadline at worst.
+        own | descends.unwrap_or_else(|error| {
+            self.state().error = Some(error);
+            signal(&self.ready);
+            0
+        })
     }
 }
 
