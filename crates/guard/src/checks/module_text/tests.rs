@@ -4,11 +4,14 @@
 #[path = "../../../../kernel-image/tests/synthetic_module/mod.rs"]
 mod small;
 
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use kernel_image::Symbols;
 use kernel_image::btf::{Btf, Builder, TypeId};
 use kernel_image::module::{Linked, ModuleFile, Surroundings};
 use kernel_image::patching::{CallDepth, Pieces, calls};
-use kernel_memory::FakeMemory;
+use kernel_memory::{FakeMemory, KernelMemory, Piece, ReadError};
 
 use super::*;
 use crate::ModuleFiles;
@@ -108,7 +111,15 @@ impl Machine {
     }
 
     fn run(&self, check: &mut ModuleText) -> Result<Outcome, Missing> {
-        let kernel = Kernel { memory: &self.memory, symbols: &self.symbols, types: &self.types };
+        self.run_on(&self.memory, check)
+    }
+
+    fn run_on(
+        &self,
+        memory: &dyn KernelMemory,
+        check: &mut ModuleText,
+    ) -> Result<Outcome, Missing> {
+        let kernel = Kernel { memory, symbols: &self.symbols, types: &self.types };
         let identity = Identity::default();
         let baseline = Baseline::take(&kernel, identity, std::collections::BTreeMap::new())?;
         let journal = Journal::unavailable("not part of this test");
@@ -273,6 +284,53 @@ fn a_module_that_changes_with_its_build_id_is_held_to_what_it_held_before() {
         assert_eq!(finding.owner.as_deref(), Some("module small"));
         let said = finding.evidence.join("\n");
         assert!(said.contains("it was explained by its file before"), "{said}");
+    }
+}
+
+/// Memory that is other from when somebody looks at the text of the module.
+struct Changing {
+    before: FakeMemory,
+    after: FakeMemory,
+    changed: AtomicBool,
+}
+
+impl KernelMemory for Changing {
+    fn name(&self) -> &'static str {
+        self.before.name()
+    }
+
+    fn visit(
+        &self,
+        start: u64,
+        length: u64,
+        visitor: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        if (small::TEXT..small::TEXT + 0x1000).contains(&start) {
+            self.changed.store(true, Ordering::Relaxed);
+        }
+        let now = if self.changed.load(Ordering::Relaxed) { &self.after } else { &self.before };
+        now.visit(start, length, visitor)
+    }
+}
+
+#[test]
+fn a_module_that_goes_while_it_is_compared_is_no_finding_and_one_that_stays_is() {
+    for goes in [true, false] {
+        let [machine, mut later] = [Machine::new(), Machine::new()];
+        let mut check = ModuleText::default();
+        assert_eq!(machine.run(&mut check).unwrap().findings, []);
+        later.memory.remove_page(small::TEXT);
+        later.memory.remove_page(small::RODATA);
+        if goes {
+            later.memory.write_u64(DATA, DATA);
+            later.memory.write_u64(DATA + 8, DATA);
+        }
+        let (before, after) = (machine.memory.clone(), later.memory);
+        let memory = Changing { before, after, changed: AtomicBool::new(false) };
+        let outcome = machine.run_on(&memory, &mut check).unwrap();
+        let techniques: Vec<_> = outcome.findings.iter().map(|one| &*one.technique).collect();
+        assert_eq!(techniques.contains(&"text taken away"), !goes, "{techniques:?}");
+        assert_eq!(techniques.is_empty(), goes, "{techniques:?}");
     }
 }
 
