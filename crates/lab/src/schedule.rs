@@ -58,7 +58,7 @@ pub fn run(
     thread::scope(|scope| {
         for worker in 0..at_once.clamp(1, cells.len().max(1)) {
             let (left, sender) = (&left, sender.clone());
-            // What is about time waits for much of it. So half of what runs at once is that, beside others
+            // What is about time waits for much of it. So up to half of what runs at once is that, beside others
             // that need all that the processors have, until only one kind is left.
             let timed = worker < at_once / 2;
             scope.spawn(move || work(left, timed, programs, logs, core, &sender));

@@ -73,6 +73,9 @@ const BY_FANOTIFY: [&str; 2] = ["process_exec", "file_open"];
 /// The hook that is passed as what was open is no more, 6.9.
 const RELEASE: &str = "no LSM hook file_release";
 
+/// What a process that ends has given up before it is told of, until 6.15.
+const EXITS: &str = "without what the process ran";
+
 /// How an event can be had on a series.
 fn had(event: &str, way: &str, full: Had, series: (u32, u32)) -> Had {
     if event == "file_modify" && way == "told" && series < (6, 9) {
@@ -157,6 +160,14 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
                 }
             }
         }
+    }
+    let exits = events.iter().find(|event| event["event"] == "process_exit");
+    let exits = &exits.context("nothing of process_exit")?["told"];
+    if series < (6, 16) {
+        names_what_lacks(exits, EXITS)?;
+        reductions += 1;
+    } else {
+        expect_same("what of process_exit is not told", &exits["reason"], &Value::Null)?;
     }
     expect_same("whether the guard works", &doctor["can_check"], &true.into())?;
     vm.power_off();

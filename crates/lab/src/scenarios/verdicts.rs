@@ -82,6 +82,16 @@ deadline_ms = 10000
 not_connected = "deny"
 "#;
 
+/// One that is asked about nothing.
+const WATCHING: &str = r#"client = "org.example.watching"
+altitude = "440000"
+[identity]
+executable = "/lab/verdict_trial"
+user = "nobody"
+[events.process_exec]
+classes = ["notify"]
+"#;
+
 const TRIAL: &str = "/lab/verdict_trial";
 /// A module that does nothing.
 const MODULE: &str = "dummy";
@@ -108,7 +118,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let trial = trial.map(|(client, altitude, default)| {
         (client, trial_grant(client, altitude, default, watched))
     });
-    let others = [("allow-list", GRANT), ("guarding", GUARDING)];
+    let others = [("allow-list", GRANT), ("guarding", GUARDING), ("watching", WATCHING)];
     let others = others.map(|(client, grant)| (client, grant.to_owned()));
     grants::install(&vm, others.into_iter().chain(trial))?;
     vm.shell(
