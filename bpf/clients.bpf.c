@@ -171,6 +171,13 @@ int can_miss(void *context)
 	return !!CAN_BE_PREEMPTED;
 }
 
+/* Whether a process that ends still has what it ran: bpf/process.bpf.c. */
+SEC("syscall")
+int exits_have_executables(void *context)
+{
+	return !!bpf_core_type_exists(btf_trace_sched_process_exit___since_6_16);
+}
+
 /* Counts for clients what no program was run for, and has them told of it. */
 SEC("syscall")
 int lose_missed(struct missed_call *context)

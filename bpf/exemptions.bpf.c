@@ -3,15 +3,18 @@
  * Marks the descendants of processes that are exempt of questions; lib/exempt.h says what for.
  *
  * What. A new task inherits the mark of the one that makes it, and what that one's process says of
- * its descendants. When a process becomes exempt, or is no longer, user space goes through all
- * tasks (gate_mark_task): those that descend from it now are marked, by what real_parent says, and
- * a client that has gone is taken out of all marks, so that the next one in its slot is asked.
+ * its descendants. When a process becomes exempt user space goes through all tasks: those that
+ * descend from it now are marked, by what real_parent says. When a client goes it does so too, and
+ * takes the client out of all marks, so that the next one in its slot is asked; until there is one,
+ * nobody inherits it either, who may have looked at his parent's mark before.
  *
  * Why task_newtask and not sched_process_fork: it is in copy_process (kernel/fork.c), so it sees
  * the workers of io_uring and vhost too, which act for their process and are not made by
  * kernel_clone.
  *
- * Limits. What had lost its parent before its ancestor became exempt is not found any more.
+ * Limits. What had lost its parent before its ancestor became exempt, or is more than GENERATIONS
+ * below it then, is not found any more: each thread is looked at, and user space waits for it. A
+ * mark for which there is no memory is counted, and not made.
  */
 #include "lib/kernel_types.h"
 #include <bpf/bpf_helpers.h>
@@ -25,7 +28,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* BPF_LOCAL_STORAGE_GET_F_CREATE, include/uapi/linux/bpf.h. */
 #define CREATE 1
 /* How far up the ancestors of a task that is there already are looked for. */
-#define GENERATIONS 1024
+#define GENERATIONS 64
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -35,46 +38,60 @@ struct {
 	__type(value, struct gate_marking);
 } gate_marking SEC(".maps");
 
-/* Takes what a process says of its descendants into a mark. */
-static __always_inline void take(struct gate_mark *mark, const struct gate_exemption *ancestor)
+static __always_inline struct gate_marking *the_marking(void)
 {
-	if (ancestor->descendants == ~0ULL)
-		mark->everybody = 1;
-	else
-		mark->clients |= ancestor->descendants;
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&gate_marking, &zero);
 }
 
 /* Adds to the mark of a task, which is made where there is something to add only. */
-static __always_inline void put(struct task_struct *task, const struct gate_mark *added)
+static __always_inline void put(struct task_struct *task, struct gate_marking *marking,
+				__u64 clients, __u64 everybody)
 {
 	struct gate_mark *mark;
 
-	if (!added->clients && !added->everybody)
+	clients &= ~marking->gone;
+	if (!clients && !everybody)
 		return;
 	mark = bpf_task_storage_get(&gate_marks, task, NULL, CREATE);
-	if (!mark)
+	if (!mark) {
+		__sync_fetch_and_add(&marking->failed, 1);
 		return;
-	__sync_fetch_and_or(&mark->clients, added->clients);
-	if (added->everybody)
+	}
+	__sync_fetch_and_or(&mark->clients, clients);
+	if (everybody)
 		mark->everybody = 1;
+	/* Who has gone meanwhile may have been taken out of it before it was there. */
+	clients = marking->gone;
+	if (clients)
+		__sync_fetch_and_and(&mark->clients, ~clients);
 }
 
 static __always_inline int inherit(struct task_struct *child)
 {
 	struct task_struct *parent = bpf_get_current_task_btf();
+	struct gate_marking *marking = the_marking();
+	__u64 clients = 0, everybody = 0;
 	struct gate_exemption *exempt;
-	struct gate_mark *inherited, mark = {};
+	struct gate_mark *mark;
 
-	inherited = bpf_task_storage_get(&gate_marks, parent, NULL, 0);
-	if (inherited)
-		mark = *inherited;
+	if (!marking)
+		return 0;
+	mark = bpf_task_storage_get(&gate_marks, parent, NULL, 0);
+	if (mark) {
+		clients = mark->clients;
+		everybody = mark->everybody;
+	}
 	/* A thread is its process, which is not its own descendant. */
 	if (child->tgid != parent->tgid) {
 		exempt = gate_exemption_of((void *)parent);
-		if (exempt)
-			take(&mark, exempt);
+		if (exempt) {
+			clients |= exempt->descendants;
+			everybody |= exempt->everybody;
+		}
 	}
-	put(child, &mark);
+	put(child, marking, clients, everybody);
 	return 0;
 }
 
@@ -100,23 +117,27 @@ int BPF_PROG(gate_inherit_last, struct task_struct *child, unsigned long flags)
 
 struct climb {
 	struct task_struct___gate *task;
-	struct gate_mark mark;
+	/* gate_process.start of the ancestor that is looked for. */
+	__u64 start;
+	__u32 pid;
+	__u32 found;
 };
 
 static long climb_one(__u32 generation, struct climb *climb)
 {
-	struct task_struct___gate *task = climb->task, *parent;
-	struct gate_exemption *exempt;
+	struct task_struct___gate *task = climb->task, *parent, *leader;
+	__u32 pid;
 
 	parent = BPF_CORE_READ(task, real_parent);
 	if (!parent)
 		return 1;
-	exempt = gate_exemption_of(parent);
-	if (exempt)
-		take(&climb->mark, exempt);
-	climb->task = parent;
+	leader = BPF_CORE_READ(parent, group_leader);
+	pid = BPF_CORE_READ(leader, tgid);
+	climb->task = leader;
+	if (pid == climb->pid && BPF_CORE_READ(leader, start_boottime) / GATE_TICK == climb->start)
+		climb->found = 1;
 	/* The first process, and before it nobody. */
-	return BPF_CORE_READ(parent, tgid) <= 1;
+	return climb->found || pid <= 1;
 }
 
 SEC("iter/task")
@@ -124,19 +145,26 @@ int gate_mark_task(struct bpf_iter__task *context)
 {
 	struct task_struct *task = context->task;
 	struct task_struct___gate *seen = (void *)task;
-	struct gate_marking *marking;
+	struct gate_marking *marking = the_marking();
 	struct climb climb = {};
 	struct gate_mark *mark;
-	__u32 zero = 0;
+	__u64 gone;
 
-	marking = bpf_map_lookup_elem(&gate_marking, &zero);
 	if (!task || !marking)
 		return 0;
-	mark = bpf_task_storage_get(&gate_marks, task, NULL, 0);
-	if (mark)
-		__sync_fetch_and_and(&mark->clients, ~marking->gone);
+	gone = marking->gone;
+	if (gone) {
+		mark = bpf_task_storage_get(&gate_marks, task, NULL, 0);
+		if (mark)
+			__sync_fetch_and_and(&mark->clients, ~gone);
+	}
+	climb.pid = marking->process.pid;
+	climb.start = marking->process.start;
+	if (!climb.pid)
+		return 0;
 	climb.task = BPF_CORE_READ(seen, group_leader);
 	bpf_loop(GENERATIONS, climb_one, &climb, 0);
-	put(task, &climb.mark);
+	if (climb.found)
+		put(task, marking, marking->mark.clients, marking->mark.everybody);
 	return 0;
 }

@@ -60,7 +60,7 @@ int process_exec_asked(void *context)
 		return 0;
 	buffer = begin_for(&exec_event, question.askers);
 	if (!buffer)
-		return gate_fall_back(&question);
+		return not_told(&question);
 	put_asked_exec(buffer, (__u64)bprm);
 	denied = ask(buffer, &question);
 	if (!denied) {
@@ -114,7 +114,7 @@ int image_map_asked(void *context)
 		return 0;
 	buffer = begin_for(&map_event, question.askers);
 	if (!buffer)
-		return gate_fall_back(&question);
+		return not_told(&question);
 	put_asked_map(buffer, file, protection, flags);
 	denied = ask(buffer, &question);
 	if (!denied)

@@ -58,7 +58,7 @@ int file_open_asked(void *context)
 		return 0;
 	buffer = begin_for(&open_event, question.askers);
 	if (!buffer)
-		return gate_fall_back(&question);
+		return not_told(&question);
 	put_open(buffer, file);
 	denied = ask(buffer, &question);
 	if (!denied)

@@ -80,7 +80,7 @@ static __always_inline int ask_load(const struct event *event, __u64 file)
 		return 0;
 	buffer = begin_for(event, question.askers);
 	if (!buffer)
-		return gate_fall_back(&question);
+		return not_told(&question);
 	put_load(buffer, file);
 	denied = ask(buffer, &question);
 	if (denied)
@@ -156,7 +156,7 @@ int bpf_load_asked(void *context)
 		return 0;
 	buffer = begin_for(&bpf_event, question.askers);
 	if (!buffer)
-		return gate_fall_back(&question);
+		return not_told(&question);
 	put_program(buffer, argument(context, 0));
 	denied = ask(buffer, &question);
 	if (!denied)

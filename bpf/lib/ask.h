@@ -88,6 +88,16 @@ static __noinline int ask(struct buffer *buffer, struct gate_question *question)
 	return question->askers ? gate_decide(question) : 0;
 }
 
+/* What comes of a question for which there is no buffer: as of one that finds no place in any ring.
+ */
+static __always_inline int not_told(struct gate_question *question)
+{
+	__u32 type = question->type;
+	struct asked *asked = bpf_map_lookup_elem(&asked_of, &type);
+
+	return asked && asked->deny_full & question->askers ? -GATE_EPERM : 0;
+}
+
 /*
  * Begins the record of a denial for those who listen; NULL if nobody does. What they mute by the
  * path of an executable does not count here: until 6.18 a program that may sleep cannot look

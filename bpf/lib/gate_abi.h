@@ -30,23 +30,28 @@ struct gate_process {
 struct gate_exemption {
 	/* What its own threads do. */
 	__u64 own;
-	/* What its children do, and theirs, however far down. All bits say everybody, who ever
-	 * comes. */
+	/* What its children do, and theirs, however far down. */
 	__u64 descendants;
+	/* Not 0: nobody is asked about those. */
+	__u64 everybody;
 };
 
 /* What a task inherited of that. */
 struct gate_mark {
-	/* A set of slots. */
 	__u64 clients;
-	/* Not 0: nobody is asked about what it does. */
 	__u64 everybody;
 };
 
-/* What is done as all tasks are gone through, besides marking descendants. */
+/* How tasks are marked. */
 struct gate_marking {
-	/* Clients that are taken out of all marks. */
+	/* Clients that are in no mark: who has gone, until his slot is another's. */
 	__u64 gone;
+	/* As all tasks are gone through: whose descendants get a mark, nobody's if pid is 0; and
+	 * the mark. */
+	struct gate_process process;
+	struct gate_mark mark;
+	/* How many tasks could not be marked. */
+	__u64 failed;
 };
 
 /* A file and what is in it: (device, inode, version) of struct ringfence_file. */

@@ -41,7 +41,7 @@ impl From<Result<Mechanism, String>> for Way {
 impl Row {
     /// `fanotify`: whether it can ask where no program can.
     fn of(coverage: EventCoverage, fanotify: bool) -> Self {
-        let EventCoverage { kind, notify, deny, ask } = coverage;
+        let EventCoverage { kind, notify, lacks, deny, ask } = coverage;
         let mut asked = Way::from(ask);
         let reach = Fanotify::reach(kind.number().into()).filter(|_| fanotify);
         match (asked.by, reach) {
@@ -54,7 +54,7 @@ impl Row {
         }
         let reach = kind.told_by_calls().filter(|_| notify == Ok(Mechanism::SystemCall));
         let mut told = Way::from(notify);
-        told.reason = reach.map(str::to_owned).or(told.reason);
+        told.reason = reach.or(lacks).map(str::to_owned).or(told.reason);
         Self { event: kind.name(), told, denied: deny.into(), asked }
     }
 }
@@ -112,6 +112,7 @@ mod tests {
             let coverage = EventCoverage {
                 kind,
                 notify: none(),
+                lacks: None,
                 deny: none(),
                 ask: ask.map_err(str::to_owned),
             };

@@ -13,6 +13,8 @@ use rustix::net::{
 const VERDICT: usize = 24;
 /// Verdicts that are taken before the others get their turn.
 const AT_ONCE: usize = 64;
+/// include/uapi/asm-generic/errno-base.h
+const EPERM: u16 = 1;
 /// The largest errno that a kernel gives (include/linux/err.h, MAX_ERRNO).
 const ERRNO_MAX: u32 = 4095;
 
@@ -111,6 +113,8 @@ pub fn parse(message: &[u8]) -> Option<Verdict> {
     let (verdict, error, flags) = (word(8)?, word(12)?, word(16)?);
     let deny = match (verdict, error) {
         (1, 0) => None,
+        // Who says no more than that it is denied.
+        (2, 0) => Some(EPERM),
         (2, 1..=ERRNO_MAX) => Some(u16::try_from(error).ok()?),
         _ => return None,
     };

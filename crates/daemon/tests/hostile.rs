@@ -171,12 +171,14 @@ fn verdicts_about_nothing_are_refused_by_name() {
     let daemon = Daemon::start(&[]);
     let client = daemon.session();
     let socket = &client.descriptors[1];
-    assert_eq!(refused(socket, &verdict(7, 1, 0, 0)), Some((7, abi::REFUSED_NOT_ASKED)));
+    for (word, error) in [(1, 0), (2, 0), (2, 13)] {
+        let said = verdict(7, word, error, 0);
+        assert_eq!(refused(socket, &said), Some((7, abi::REFUSED_NOT_ASKED)));
+    }
     for (bytes, id) in [
         (verdict(7, 0, 0, 0).to_vec(), 7),
         (verdict(7, 3, 0, 0).to_vec(), 7),
         (verdict(7, 1, 1, 0).to_vec(), 7),
-        (verdict(7, 2, 0, 0).to_vec(), 7),
         (verdict(7, 2, 512, 0).to_vec(), 7),
         (verdict(7, 1, 0, 2).to_vec(), 7),
         (vec![1; 23], 0),

@@ -138,9 +138,9 @@ fn what_events_share_is_laid_out_alike() {
 fn what_the_gate_and_its_programs_say_to_each_other_is_laid_out_alike() {
     let c = |name: &str| c_layout("gate_trial", name);
     assert_eq!(rust_layout!(GateProcess { pid, reserved, start }), c("gate_process"));
-    assert_eq!(rust_layout!(GateExemption { own, descendants }), c("gate_exemption"));
+    assert_eq!(rust_layout!(GateExemption { own, descendants, everybody }), c("gate_exemption"));
     assert_eq!(rust_layout!(GateMark { clients, everybody }), c("gate_mark"));
-    let marking = rust_layout!(GateMarking { gone });
+    let marking = rust_layout!(GateMarking { gone, process, mark, failed });
     assert_eq!(marking, c_layout("exemptions", "gate_marking"));
     assert_eq!(rust_layout!(GateFile { device, inode, version }), c("gate_file"));
     assert_eq!(rust_layout!(GateReply { event_id, verdict, error, reserved }), c("gate_reply"));

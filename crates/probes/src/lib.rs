@@ -35,8 +35,8 @@ pub use error::ProbeError;
 pub use fanotify::{ERRORS, Fanotify, FanotifyError, FanotifyEvent, FanotifyEvents};
 pub use features::{Feature, FeatureState, features, kernel_image_path};
 pub use gate::{
-    FuseError, FuseOperation, FuseRequest, Gate, GateCounters, GateMaps, GateOptions, LOOK_AGAIN,
-    gate_support,
+    Exemptions, FuseError, FuseOperation, FuseRequest, Gate, GateCounters, GateMaps, GateOptions,
+    LOOK_AGAIN, gate_support,
 };
 pub use host::{HostIdentity, Lockdown, identity, live_symbols, live_types, lockdown};
 pub use journal::{JournalReader, Record, RecordError, Sample, Taken, parse_record};

@@ -170,7 +170,7 @@ impl Place {
     }
 
     fn question_within(&mut self, wait: Duration) -> Option<Question> {
-        let wait = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
+        let wait = Timespec::try_from(wait).unwrap();
         {
             let mut one = [PollFd::from_borrowed_fd(self.fanotify.descriptor(), PollFlags::IN)];
             poll(&mut one, Some(&wait)).unwrap();
@@ -350,7 +350,8 @@ fn what_a_client_has_started_is_not_asked_about_when_its_parent_is_gone() {
     let (hello, before_said, later_said) =
         (place.hello(), before.hello(&place), later.hello(&place));
     // One that is there when its client comes, still with its parent.
-    stranger.start(&format!("{before_said} &"));
+    stranger.start(&format!("{before_said} & echo $!"));
+    assert_ne!(stranger.line(), "");
     place.fanotify.exempt(key, u64::MAX, FIRST).unwrap();
     stranger.start(&format!("setsid --fork {later_said}"));
     stranger.run(&format!("setsid --fork sh -c 'sleep 0.5; {hello}'"));

@@ -3,6 +3,8 @@
 //! `decide CLIENT EVENT allow | deny ERRNO | deny-second ERRNO | never [DEADLINE_MS]`. It says `ready`, and
 //! then a line for each question: what it is about. It ends with its input.
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,6 +12,7 @@ use sdk::abi::{Class, Event, EventType};
 use sdk::{SessionOptions, Subscription, Verdict};
 
 use crate::client_process::{is_over, say};
+use crate::deeds::PROGRAM;
 
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     let [client, event, policy, number, rest @ ..] = arguments else {
@@ -53,4 +56,15 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
         say(&about)?;
     }
     Ok(session.close()?)
+}
+
+/// `watch CLIENT`: one that is told of what is executed and asked about nothing. When its input ends it executes the
+/// program that is tried, in its own place, and says the errno.
+pub(crate) fn watch(client: &str) -> anyhow::Result<()> {
+    let mut session = SessionOptions::new(client).open()?;
+    session.subscribe(&[Subscription::new(EventType::ProcessExec, [Class::Notify])])?;
+    say("ready")?;
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    let failed = Command::new(PROGRAM).exec();
+    say(&failed.raw_os_error().unwrap_or_default().to_string())
 }

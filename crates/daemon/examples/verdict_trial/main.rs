@@ -6,6 +6,7 @@
 //! verdict_trial MODULE KERNEL      all of it, a line for each thing that holds
 //! verdict_trial fanotify           what of it can be asked about where there is no gate
 //! verdict_trial decide ...         a client, which the trial starts as the user nobody
+//! verdict_trial watch CLIENT       one that is asked about nothing
 //! ```
 //!
 //! MODULE is the file of a module that is not loaded, KERNEL that of a kernel for kexec. The grants
@@ -27,6 +28,7 @@ fn main() -> anyhow::Result<()> {
     let rest: Vec<String> = arguments.collect();
     match (first.as_str(), rest.as_slice()) {
         ("decide", rest) => decider::run(rest),
+        ("watch", [client]) => decider::watch(client),
         ("fanotify", []) => steps::run_through_fanotify(),
         (module, [kernel]) => steps::run(module, kernel),
         _ => anyhow::bail!(usage),

@@ -120,7 +120,8 @@ pub(crate) fn run_through_fanotify() -> anyhow::Result<()> {
     let mut held = each(&deeds, By::Fanotify, all)?;
     let outside = "files outside the watched directory are not asked about";
     let opens = opened_by_fanotify as More;
-    for (what, step) in [(outside, free as More), (AWAY, away), (OPENS, opens)] {
+    let watched = (WATCHES, watches as More);
+    for (what, step) in [(outside, free as More), (AWAY, away), (OPENS, opens), watched] {
         step(&deeds).with_context(|| what.to_owned())?;
         println!("ok: {what}");
         held += 1;
@@ -217,7 +218,8 @@ const AWAY: &str =
 
 const OPENS: &str = "a file is opened by no other way than those that are asked about";
 
-const MORE: [(&str, More); 11] = [
+const MORE: [(&str, More); 12] = [
+    (WATCHES, watches),
     (AWAY, away),
     (OPENS, opened_by_gate),
     ("a file becomes an image by calls that do not say so, and by mprotect unasked", images),
@@ -230,6 +232,16 @@ const MORE: [(&str, More); 11] = [
     ("a second mount of the watched directory is no way round", elsewhere),
     ("a file that is allowed is not asked about again for reading, and for writing it is", kept),
 ];
+
+const WATCHES: &str = "a client that is asked about nothing is asked about as all others are";
+
+fn watches(_: &Deeds) -> anyhow::Result<()> {
+    let strict = decider("strict", "process_exec", &["deny", &EPERM.to_string()])?;
+    let watching = Client::start(&["watch", "org.example.watching"])?.end()?;
+    said("its own exec", &strict.end()?, &[PROGRAM])?;
+    ensure!(watching == [EPERM.to_string()], "its exec came to {watching:?}");
+    Ok(())
+}
 
 fn nameless(deeds: &Deeds) -> anyhow::Result<()> {
     let all = [

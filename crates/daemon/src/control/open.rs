@@ -197,7 +197,11 @@ impl<K: Kernel> Control<K> {
         }
         let ring_bytes = request.ring_bytes.unwrap_or(opened.ring_bytes).min(opened.ring_bytes);
         let ring = self.kernel.admit(slot, ring_bytes)?;
-        self.kernel.exempt(slot, process)?;
+        if let Err(error) = self.kernel.exempt(slot, process) {
+            // Nobody ends what is in no session.
+            self.kernel.remove(slot)?;
+            return Err(error);
+        }
         let given = copy(&ring);
         let grant = self.grant(&request.client);
         self.sessions.insert(Session {

@@ -15,7 +15,7 @@ use broker::slot::{FileKey, ProcessKey, Slot, SlotSet};
 use broker::time::Time;
 use broker::verdict::{Outcome, Question};
 use probes::events::Hooks;
-use probes::{Fanotify, Gate, GateOptions, Notice, QuestionId, Questions, Reply};
+use probes::{Exemptions, Fanotify, Gate, GateOptions, Notice, QuestionId, Questions, Reply};
 use rustix::event::epoll;
 
 use super::live::{failed, number};
@@ -42,6 +42,8 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct Asking {
     gate: Result<Gate, String>,
+    /// Of the gate: also of the next one, if this comes to its end.
+    exemptions: Option<Exemptions>,
     fanotify: Result<Fanotify, String>,
     /// Why nobody is asked about what is executed, where that would be through fanotify.
     no_directory: Option<&'static str>,
@@ -54,6 +56,8 @@ pub(super) struct Asking {
     deny_when_gone: BTreeMap<EventType, SlotSet>,
     /// Processes that are clients: of which slots. One can be several.
     exempt: BTreeMap<ProcessKey, SlotSet>,
+    /// Of how many tasks that could not be marked it was told.
+    unmarked: u64,
 }
 
 impl Asking {
@@ -62,10 +66,15 @@ impl Asking {
     pub(super) fn open(hooks: &Hooks, directories: &[PathBuf]) -> Result<Self, KernelError> {
         let ready =
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("making an epoll"))?;
-        let gate = if directories.is_empty() {
-            open_gate(hooks)
+        let (exemptions, gate) = if directories.is_empty() {
+            match open_exemptions(hooks) {
+                // Exempt before anybody can be asked.
+                Ok(exemptions) => (Some(exemptions), open_gate(hooks)),
+                Err(error) => (None, Err(error)),
+            }
         } else {
-            Err("--ask-directory has exec and open asked about through fanotify instead".into())
+            let instead = "--ask-directory has exec and open asked about through fanotify instead";
+            (None, Err(instead.into()))
         };
         let fanotify = match &gate {
             Ok(_) => Err("there is the gate".into()),
@@ -76,6 +85,7 @@ impl Asking {
         );
         let asking = Self {
             gate,
+            exemptions,
             fanotify,
             no_directory,
             ready,
@@ -83,6 +93,7 @@ impl Asking {
             asked: [EventSet::default(); broker::slot::SLOTS],
             deny_when_gone: BTreeMap::new(),
             exempt: BTreeMap::new(),
+            unmarked: 0,
         };
         let readable = epoll::EventFlags::IN;
         let sources: [(Source, Option<BorrowedFd<'_>>); 2] = [
@@ -313,10 +324,10 @@ impl Asking {
                 true => fanotify.no_longer_exempt(key),
                 false => fanotify.exempt(key, u64::MAX, slots.0),
             }
-        } else if let Ok(gate) = &mut self.gate {
+        } else if let Some(exemptions) = &mut self.exemptions {
             match slots.is_empty() {
-                true => gate.no_longer_exempt(key),
-                false => gate.exempt(key, u64::MAX, slots.0),
+                true => exemptions.remove(key),
+                false => exemptions.set(key, u64::MAX, slots.0),
             }
         } else {
             Ok(())
@@ -354,8 +365,21 @@ impl Asking {
         forgotten.map_err(failed("forgetting a verdict"))
     }
 
+    fn tell_unmarked(&mut self) {
+        let of_gate = self.exemptions.as_ref().map_or(0, Exemptions::failed);
+        let unmarked = of_gate + self.fanotify.as_ref().map_or(0, Fanotify::unmarked);
+        if unmarked > self.unmarked {
+            self.unmarked = unmarked;
+            log::caused(&format_args!(
+                "{unmarked} tasks could not be marked as started by clients, for want of memory: what they do is \
+                 asked about"
+            ));
+        }
+    }
+
     /// The daemon works: see `GateOptions::watchdog`.
     pub(super) fn beat(&mut self) -> Result<(), KernelError> {
+        self.tell_unmarked();
         let Ok(gate) = &mut self.gate else { return Ok(()) };
         gate.beat().map_err(failed("keeping the gate open"))
     }
@@ -370,6 +394,12 @@ impl AsFd for Asking {
 /// The file in the words of `probes`.
 fn key_of(FileKey { device, inode, version }: FileKey) -> probes::FileKey {
     probes::FileKey { device, inode, version }
+}
+
+fn open_exemptions(hooks: &Hooks) -> Result<Exemptions, String> {
+    probes::gate_support()?;
+    let maps = hooks.gate_maps().map_err(|error| error.to_string())?;
+    Exemptions::among(&maps).map_err(|error| error.to_string())
 }
 
 fn open_gate(hooks: &Hooks) -> Result<Gate, String> {

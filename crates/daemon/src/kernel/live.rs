@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use broker::effect::Masks;
 use broker::event::{Class, EventSet, EventType};
-use broker::slot::{FileKey, ProcessKey, Slot};
+use broker::slot::{FileKey, ProcessKey, Slot, SlotSet};
 use broker::time::Time;
 use broker::verdict::Outcome;
 use probes::events::{AskTerms, EventCoverage, Hooks, Mechanism, Mute, Ring, WatchedFile, Written};
@@ -30,8 +30,10 @@ pub struct LiveKernel {
     rings: BTreeMap<Slot, Ring>,
     coverage: Vec<EventCoverage>,
     asking: Asking,
-    /// Processes that never wait for a verdict, because they are clients.
-    exempt: BTreeMap<Slot, ProcessKey>,
+    /// Processes that are clients.
+    processes: BTreeMap<Slot, ProcessKey>,
+    /// Clients that are asked about something, or were: their processes never wait for a verdict.
+    askers: SlotSet,
     /// When it was looked for events that no program was run for.
     missed_looked: Instant,
 }
@@ -49,9 +51,19 @@ impl LiveKernel {
         let keys = ProcessKeys::load().map_err(failed("loading the program for process keys"))?;
         let coverage = hooks.coverage();
         let asking = Asking::open(&hooks, ask_directories)?;
-        let (rings, exempt) = (BTreeMap::new(), BTreeMap::new());
-        let missed_looked = Instant::now();
-        Ok(Self { hooks, keys, rings, coverage, asking, exempt, missed_looked })
+        let (rings, processes) = (BTreeMap::new(), BTreeMap::new());
+        let (askers, missed_looked) = (SlotSet::default(), Instant::now());
+        Ok(Self { hooks, keys, rings, coverage, asking, processes, askers, missed_looked })
+    }
+}
+
+impl LiveKernel {
+    /// Of the process that was the slot's client until now.
+    fn no_longer_exempt(&mut self, slot: Slot) -> Result<(), KernelError> {
+        match self.processes.get(&slot) {
+            Some(process) if self.askers.contains(slot) => self.asking.forget(slot, *process),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -123,12 +135,19 @@ impl Kernel for LiveKernel {
                 mechanism: name(mechanism),
                 reason: by_calls.unwrap_or_default().to_owned(),
             },
+            (Ok(mechanism), _, Class::Notify) if found.lacks.is_some() => Availability::Reduced {
+                mechanism: name(mechanism),
+                reason: found.lacks.unwrap_or_default().to_owned(),
+            },
             (_, Ok(mechanism), Class::Rule | Class::Ask) | (Ok(mechanism), _, Class::Notify) => {
                 Availability::Available { mechanism: name(mechanism) }
             }
             (Ok(mechanism), Err(reason), _) => Availability::Reduced {
                 mechanism: name(mechanism),
-                reason: format!("rules can notify and not deny: {reason}"),
+                reason: match found.lacks {
+                    Some(lacks) => format!("rules can notify and not deny: {reason}; {lacks}"),
+                    None => format!("rules can notify and not deny: {reason}"),
+                },
             },
             (Err(reason), ..) => lacking(reason),
         }
@@ -144,10 +163,9 @@ impl Kernel for LiveKernel {
 
     fn remove(&mut self, slot: Slot) -> Result<(), KernelError> {
         self.rings.remove(&slot);
-        let forgotten = match self.exempt.remove(&slot) {
-            Some(process) => self.asking.forget(slot, process),
-            None => Ok(()),
-        };
+        let forgotten = self.no_longer_exempt(slot);
+        self.processes.remove(&slot);
+        self.askers.remove(slot);
         self.hooks.remove(number(slot)).map_err(failed("removing a client"))?;
         self.asking.remove(slot).and(forgotten)
     }
@@ -163,8 +181,14 @@ impl Kernel for LiveKernel {
             let subscribed = self.hooks.subscribe(number(slot), masks.notify.0);
             subscribed.map_err(failed("subscribing"))?;
         }
-        // What is declared holds before anybody is asked.
+        // What is declared holds before anybody is asked, and who is asked is exempt before.
         self.asking.subscribe(slot, masks)?;
+        if masks.ask != EventSet::default() && !self.askers.contains(slot) {
+            self.askers.insert(slot);
+            if let Some(process) = self.processes.get(&slot) {
+                self.asking.exempt(slot, *process)?;
+            }
+        }
         // The programs that ask are the gate's: without it nobody would answer them.
         let has_gate = self.asking.has_gate();
         let gate = self.coverage.iter().filter(|coverage| has_gate && coverage.ask.is_ok());
@@ -197,10 +221,13 @@ impl Kernel for LiveKernel {
     }
 
     fn exempt(&mut self, slot: Slot, process: ProcessKey) -> Result<(), KernelError> {
-        if let Some(before) = self.exempt.insert(slot, process) {
-            self.asking.forget(slot, before)?;
+        // The same one, which was away: what it has started is known.
+        if self.processes.get(&slot) == Some(&process) {
+            return Ok(());
         }
-        self.asking.exempt(slot, process)
+        self.no_longer_exempt(slot)?;
+        self.processes.insert(slot, process);
+        if self.askers.contains(slot) { self.asking.exempt(slot, process) } else { Ok(()) }
     }
 
     fn mute(&mut self, slot: Slot, target: &MuteTarget) -> Result<(), KernelError> {

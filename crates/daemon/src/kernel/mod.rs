@@ -170,8 +170,8 @@ pub trait Kernel {
     /// path that leads nowhere is an error, and the others count.
     fn watch(&mut self, slot: Slot, paths: &[String], asked: bool) -> Result<(), KernelError>;
 
-    /// The process is the slot's client: it never waits for a verdict, and what it starts never for
-    /// its.
+    /// The process is the slot's client. Once that is asked about anything it never waits for a verdict, and
+    /// what it starts never for its.
     fn exempt(&mut self, slot: Slot, process: ProcessKey) -> Result<(), KernelError>;
 
     /// What the target does is not written for the slot, or with inverted mutes only that.

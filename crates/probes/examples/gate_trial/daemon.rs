@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use probes::{
-    Gate, GateMaps, GateOptions, Notice, ProcessKey, Question, QuestionId, Questions, Reply,
+    Exemptions, Gate, GateMaps, GateOptions, Notice, ProcessKey, Question, QuestionId, Questions,
+    Reply,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -45,6 +46,7 @@ enum Policy {
 
 struct Daemon {
     gate: Gate,
+    exemptions: Exemptions,
     policy: Policy,
     keep: bool,
     held: Vec<Question>,
@@ -56,9 +58,11 @@ struct Daemon {
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let maps = GateMaps::pinned(Path::new(PINS))?;
+    let exemptions = Exemptions::among(&maps)?;
     let gate = Gate::open(maps, GateOptions { watchdog: WATCHDOG, ..GateOptions::default() })?;
     let mut daemon = Daemon {
         gate,
+        exemptions,
         policy: Policy::Answer(Reply::Allow),
         keep: false,
         held: Vec::new(),
@@ -189,9 +193,9 @@ impl Daemon {
             "keep" => self.keep = true,
             "ask" => self.keep = false,
             "exempt" => {
-                self.gate.exempt(ProcessKey::of(number as u32)?, u64::MAX, second)?;
+                self.exemptions.set(ProcessKey::of(number as u32)?, u64::MAX, second)?;
             }
-            "asked" => self.gate.no_longer_exempt(ProcessKey::of(number as u32)?)?,
+            "asked" => self.exemptions.remove(ProcessKey::of(number as u32)?)?,
             "spawn" => {
                 let start = Instant::now();
                 let status = Command::new(PROGRAM).status()?;

@@ -52,6 +52,10 @@ pub use watched::WatchedFile;
 
 const WHAT: &str = "changing what a client hears of";
 
+/// What of process_exit is not told until 6.15 (bpf/process.bpf.c).
+const EXITS_LACK: &str = "without what the process ran, which it has given up by then (until 6.15): neither rules nor \
+                          mutes go by it";
+
 /// Rings are not smaller than this, in bytes: eight of the longest records, as a power of two.
 pub const SMALLEST_RING: u32 = 128 * 1024;
 /// Nor larger than this.
@@ -64,6 +68,8 @@ pub struct EventCoverage {
     pub kind: EventType,
     /// What tells of it, or why nothing does.
     pub notify: Result<Mechanism, String>,
+    /// What of it is not told here that later kernels tell.
+    pub lacks: Option<&'static str>,
     /// What can deny it, or why nothing can.
     pub deny: Result<Mechanism, String>,
     /// What lets a task wait for a verdict on it, or why nothing does.
@@ -126,6 +132,7 @@ pub struct Hooks {
     /// Why nobody can be asked here, if that is so.
     no_gate: Option<String>,
     can_miss: bool,
+    exits_lack_executables: bool,
     /// Why records do not have the digests that files have here, if that is so.
     no_digests: Option<String>,
     /// Where programs that decide by rules stay when this process ends, if they do.
@@ -189,6 +196,10 @@ impl Hooks {
             objects.call("can_miss", |program| test_run(program, &mut NoContext::default()))?;
         // If it does not say, it is looked for.
         let can_miss = !matches!(can_miss, Ok(0));
+        let executables = objects.call("exits_have_executables", |program| {
+            test_run(program, &mut NoContext::default())
+        })?;
+        let exits_lack_executables = !matches!(executables, Ok(1));
         Ok(Self {
             objects,
             rules,
@@ -201,6 +212,7 @@ impl Hooks {
             ruled: 0,
             no_gate: gate_support().err(),
             can_miss,
+            exits_lack_executables,
             no_digests: digests.err().map(|error| error.to_string()),
             pins: None,
             missed: BTreeMap::new(),
@@ -236,6 +248,8 @@ impl Hooks {
         let coverage = |kind| EventCoverage {
             kind,
             notify: self.objects.mechanism(kind),
+            lacks: (kind == EventType::PROCESS_EXIT && self.exits_lack_executables)
+                .then_some(EXITS_LACK),
             deny: deny(kind),
             ask: ask(kind),
         };

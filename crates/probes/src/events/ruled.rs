@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use rules::events::by_number;
-use rules::model::Condition;
+use rules::model::{Condition, File};
 use rules::{Action, Collection, RuleSet};
 
 use super::{EventType, Hooks};
@@ -75,6 +75,7 @@ impl Hooks {
             let denies = matches!(rule.action, Action::Deny(_)) && !rule.dry_run;
             let is_digest = |condition: &Condition| matches!(condition, Condition::DigestIn(..));
             let asks_for_digest = rule.conditions.iter().any(is_digest);
+            let goes_by_executable = rule.conditions.iter().any(is_of_executable);
             for event in coverage.iter().filter(|event| event.kind.bit() & rule.events != 0) {
                 let (rule, kind) = (rule.id, event.kind.name());
                 if let (Err(reason), true) = (&event.deny, denies) {
@@ -82,6 +83,9 @@ impl Hooks {
                 }
                 if let (Err(reason), Err(_)) = (&event.notify, &event.deny) {
                     return Err(RulesError::CannotTell { rule, kind, reason: reason.clone() });
+                }
+                if let (Some(lacks), true) = (event.lacks, goes_by_executable) {
+                    return Err(RulesError::CannotTell { rule, kind, reason: lacks.to_owned() });
                 }
                 if let (Err(reason), true) = (self.digests(), asks_for_digest) {
                     return Err(RulesError::NoDigest { rule, kind, reason: reason.to_owned() });
@@ -149,4 +153,16 @@ impl Hooks {
     pub fn rules(&self) -> &Rules {
         &self.rules
     }
+}
+
+/// Whether a condition is about what the actor runs.
+fn is_of_executable(condition: &Condition) -> bool {
+    let (Condition::File(file, _)
+    | Condition::Path(file, _)
+    | Condition::PathUnknown(file)
+    | Condition::DigestIn(file, _)) = condition
+    else {
+        return false;
+    };
+    *file == File::Executable
 }

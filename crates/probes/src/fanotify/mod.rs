@@ -72,8 +72,7 @@ impl Fanotify {
     /// # Errors
     /// When the kernel or the caller's privileges do not allow it.
     pub fn open() -> Result<Self, ProbeError> {
-        let mut exemptions = Exemptions::load()?;
-        exemptions.set(ProcessKey::of(std::process::id())?, u64::MAX, u64::MAX)?;
+        let exemptions = Exemptions::load()?;
         let listener = Listener::start(exemptions.marks()?)?;
         Ok(Self { listener, exemptions, waiting: HashMap::new(), executed: BTreeSet::new() })
     }
@@ -158,7 +157,7 @@ impl Fanotify {
         self.shared().group.unmark(path, libc::FAN_OPEN_PERM | children)
     }
 
-    /// See [`Gate::exempt`](crate::Gate::exempt).
+    /// See [`Exemptions::set`].
     ///
     /// # Errors
     /// As there.
@@ -172,13 +171,19 @@ impl Fanotify {
         self.exemptions.set(process, own, descendants)
     }
 
-    /// A process that was exempt is asked about as all others are, or has ended; and so are its descendants.
+    /// See [`Exemptions::remove`].
     ///
     /// # Errors
-    /// When the kernel does not take it.
+    /// As there.
     pub fn no_longer_exempt(&mut self, process: ProcessKey) -> Result<(), ProbeError> {
         self.shared().state().exempt.remove(&in_ticks(process));
         self.exemptions.remove(process)
+    }
+
+    /// See [`Exemptions::failed`].
+    #[must_use]
+    pub fn unmarked(&self) -> u64 {
+        self.exemptions.failed()
     }
 
     /// How often the kernel's queue ran over: at least so many events were allowed unasked.

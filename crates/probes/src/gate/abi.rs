@@ -45,6 +45,7 @@ pub(crate) struct GateProcess {
 pub(crate) struct GateExemption {
     pub(crate) own: u64,
     pub(crate) descendants: u64,
+    pub(crate) everybody: u64,
 }
 
 /// `struct gate_mark`.
@@ -60,6 +61,9 @@ pub(crate) struct GateMark {
 #[repr(C)]
 pub(crate) struct GateMarking {
     pub(crate) gone: u64,
+    pub(crate) process: GateProcess,
+    pub(crate) mark: GateMark,
+    pub(crate) failed: u64,
 }
 
 /// `struct gate_file`.

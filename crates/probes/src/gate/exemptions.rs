@@ -23,13 +23,18 @@ const WHAT: &str = "marking what descends from clients";
 /// Programs that do the same: bpf/lib/again.h.
 const INHERIT: [&str; 3] = ["gate_inherit", "gate_inherit_again", "gate_inherit_last"];
 
-/// Who is exempt. New tasks are marked as long as this is there.
+/// Who is exempt: this process and all that it starts, of all questions, and whoever is added. New tasks are
+/// marked as long as this is there. It may outlive the gate that it is for, and the next one go on with it.
 #[derive(Debug)]
-pub(crate) struct Exemptions {
+pub struct Exemptions {
     processes: MapHandle,
     marks: MapHandle,
     marking: Mapping,
     mark: Link,
+    /// Clients that are to be in no mark.
+    gone: u64,
+    /// Those of them who may still be in one, because not all tasks could be gone through.
+    left: u64,
     _inherit: [Link; 3],
     _object: Object,
     _own: Own,
@@ -48,8 +53,11 @@ impl Exemptions {
         Self::load_with(&[])
     }
 
-    /// With the maps of programs that ask. Descendants of who is exempt there already are marked.
-    pub(super) fn among(maps: &GateMaps) -> Result<Self, ProbeError> {
+    /// With the maps of programs that ask.
+    ///
+    /// # Errors
+    /// When the kernel refuses BPF.
+    pub fn among(maps: &GateMaps) -> Result<Self, ProbeError> {
         Self::load_with(&maps.exempt())
     }
 
@@ -83,49 +91,85 @@ impl Exemptions {
             marks,
             marking,
             mark,
+            gone: 0,
+            left: 0,
             _inherit: [first?, again?, last?],
             _object: object,
             _own: own,
         };
-        exemptions.go_through(0)?;
+        let exemption = GateExemption { own: u64::MAX, descendants: 0, everybody: 1 };
+        exemptions.put(super::process::key(std::process::id())?, exemption)?;
         Ok(exemptions)
     }
 
     /// From now on what a process does itself is no question to the clients in `own`, and what its
-    /// descendants do none to those in `descendants`. Both are sets of slots, and all bits are everybody.
+    /// descendants do none to those in `descendants`, however far down they are. Both are sets of slots.
     ///
     /// # Errors
-    /// When there is no more room, or the tasks that are there cannot be gone through.
-    pub(crate) fn set(
+    /// When there is no more room (1,024 processes), or the kernel does not go through its tasks. What it
+    /// was before may not hold any more then.
+    pub fn set(
         &mut self,
         process: ProcessKey,
         own: u64,
         descendants: u64,
     ) -> Result<(), ProbeError> {
-        let gone = self.clients_of(process)? & !descendants;
-        let exemption = GateExemption { own, descendants };
-        set(&self.processes, key(process).bytes(), exemption.bytes())?;
-        self.go_through(gone)
+        self.forget(self.clients_of(process)? & !descendants)?;
+        self.put(process, GateExemption { own, descendants, everybody: 0 })
     }
 
-    /// A process that was exempt is asked about as all others are, or has ended; and so are its descendants,
-    /// unless nobody was to be asked about them.
+    fn put(&mut self, process: ProcessKey, exemption: GateExemption) -> Result<(), ProbeError> {
+        if exemption.descendants & self.left != 0 {
+            self.forget(0)?;
+        }
+        self.gone &= !exemption.descendants;
+        let process = key(process);
+        set(&self.processes, process.bytes(), exemption.bytes())?;
+        let mark = GateMark { clients: exemption.descendants, everybody: exemption.everybody };
+        self.go_through(process, mark)
+    }
+
+    /// A process that was exempt is asked about as all others are, or has ended; and so are its descendants.
     ///
     /// # Errors
-    /// When the kernel does not take it.
-    pub(crate) fn remove(&mut self, process: ProcessKey) -> Result<(), ProbeError> {
-        let gone = self.clients_of(process)?;
+    /// When the kernel does not take it, or does not go through its tasks: that is done again before the slot
+    /// is another's.
+    pub fn remove(&mut self, process: ProcessKey) -> Result<(), ProbeError> {
+        let clients = self.clients_of(process)?;
         remove(&self.processes, key(process).bytes())?;
-        self.go_through(gone)
+        self.forget(clients)
+    }
+
+    /// How many tasks could not be marked, for want of memory: clients may be asked about what they have
+    /// started.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        // SAFETY: as in `go_through`; a word that programs add to.
+        unsafe { (&raw const (*self.shared()).failed).read_volatile() }
+    }
+
+    /// Takes clients out of all marks, with those of whom that is still to be done.
+    fn forget(&mut self, clients: u64) -> Result<(), ProbeError> {
+        self.gone |= clients;
+        self.left |= clients;
+        if self.left != 0 {
+            self.go_through(GateProcess::default(), GateMark::default())?;
+            self.left = 0;
+        }
+        Ok(())
     }
 
     /// The clients by whose name the descendants of a process are marked.
     fn clients_of(&self, process: ProcessKey) -> Result<u64, ProbeError> {
         let known = get(&self.processes, key(process).bytes())?;
         let known = known.as_deref().and_then(GateExemption::parse);
-        // Everybody is another mark, which stays.
-        let named = known.filter(|known| known.descendants != u64::MAX);
-        Ok(named.map_or(0, |known| known.descendants))
+        Ok(known.map_or(0, |known| known.descendants))
+    }
+
+    /// The maps that programs share with it.
+    #[cfg(test)]
+    pub(super) fn maps(&self) -> [MapHandle; 2] {
+        [&self.processes, &self.marks].map(|map| MapHandle::try_from(map).unwrap())
     }
 
     /// For who is asked in another thread.
@@ -133,19 +177,27 @@ impl Exemptions {
         Ok(Marks(object::with_libbpf(WHAT, || MapHandle::try_from(&self.marks))?))
     }
 
-    /// Marks what descends from who is exempt, and takes these clients out of all other marks. Twice: what
-    /// is made meanwhile has the mark that its parent had.
-    fn go_through(&mut self, gone: u64) -> Result<(), ProbeError> {
-        let marking = GateMarking { gone };
-        // SAFETY: the mapping holds one of them, page-aligned; programs read it only during the walks
-        // below, which need `self` unshared.
-        unsafe { self.marking.start().cast::<GateMarking>().as_ptr().write_volatile(marking) };
+    /// Marks what descends from a process, if there is one, and takes who has gone out of all marks. Twice:
+    /// what is made meanwhile has the mark that its parent had.
+    fn go_through(&mut self, process: GateProcess, mark: GateMark) -> Result<(), ProbeError> {
+        let shared = self.shared();
+        // SAFETY: the mapping holds one of them, page-aligned. Programs read `gone` at any time, a word; the
+        // others only during the walks below, which need `self` unshared.
+        unsafe {
+            (&raw mut (*shared).gone).write_volatile(self.gone);
+            (&raw mut (*shared).process).write_volatile(process);
+            (&raw mut (*shared).mark).write_volatile(mark);
+        }
         for _ in 0..2 {
             let mut iterator = object::with_libbpf(WHAT, || Iter::new(&self.mark))?;
             let read = iterator.read_to_end(&mut Vec::new());
             read.map_err(|error| ProbeError::Failed { what: WHAT, reason: error.to_string() })?;
         }
         Ok(())
+    }
+
+    fn shared(&self) -> *mut GateMarking {
+        self.marking.start().cast::<GateMarking>().as_ptr()
     }
 }
 

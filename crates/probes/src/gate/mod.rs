@@ -51,7 +51,8 @@ use crate::question::{FileKey, Notice, ProcessKey, Question, QuestionId, Questio
 use abi::{ALLOW, DENY, GateQuestion, GateReply, Plain};
 use anchor::{Anchor, Starting};
 use connection::{Connection, Read};
-pub(crate) use exemptions::{Exemptions, Marks};
+pub use exemptions::Exemptions;
+pub(crate) use exemptions::Marks;
 use fuse::{Limits, Served};
 
 pub use fuse::{FuseError, FuseOperation, FuseRequest};
@@ -95,7 +96,6 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Gate {
     maps: GateMaps,
-    exemptions: Exemptions,
     connection: Connection,
     served: Served,
     /// None while there is none, between the end of one and the start of the next.
@@ -112,22 +112,19 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Opens the gate, and lets the programs that use `maps` know. The process itself is exempt from
-    /// now on, with all that it starts.
+    /// Opens the gate, and lets the programs that use `maps` know. Whoever opens it must be exempt
+    /// ([`Exemptions::among`] the same maps) before he asks for anything.
     ///
     /// # Errors
     /// When this host has no gate (see [`gate_support`]), or something fails.
     pub fn open(maps: GateMaps, options: GateOptions) -> Result<Self, ProbeError> {
         maps.disarm()?;
-        let mut exemptions = Exemptions::among(&maps)?;
-        exemptions.set(process::key(std::process::id())?, u64::MAX, u64::MAX)?;
         let connection = Connection::open()?;
         let name = anchor::NAME.to_str().unwrap_or_default();
         let served = Served { name, bytes: program::program(options.watchdog) };
         let (events, timer) = events(&connection).map_err(failed)?;
         let mut gate = Self {
             maps,
-            exemptions,
             connection,
             served,
             anchor: None,
@@ -147,29 +144,6 @@ impl Gate {
     #[must_use]
     pub fn maps(&self) -> &GateMaps {
         &self.maps
-    }
-
-    /// From now on what a process does itself is no question to the clients in `own`, and what its
-    /// descendants do none to those in `descendants`, however far down they are. Both are sets of slots, and
-    /// all bits are everybody.
-    ///
-    /// # Errors
-    /// When there is no more room (1,024 processes), or the kernel does not go through its tasks.
-    pub fn exempt(
-        &mut self,
-        process: ProcessKey,
-        own: u64,
-        descendants: u64,
-    ) -> Result<(), ProbeError> {
-        self.exemptions.set(process, own, descendants)
-    }
-
-    /// A process that was exempt is asked about as all others are, or has ended; and so are its descendants.
-    ///
-    /// # Errors
-    /// When the kernel does not take it.
-    pub fn no_longer_exempt(&mut self, process: ProcessKey) -> Result<(), ProbeError> {
-        self.exemptions.remove(process)
     }
 
     /// The process id of the anchor; 0 if there is none now.

@@ -12,9 +12,7 @@ use std::thread;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
 
-use super::abi::{
-    GateAnswer, GateAnswerKey, GateExemption, GateFile, GateProcess, GateQuestion, GateSettings,
-};
+use super::abi::{GateAnswer, GateAnswerKey, GateFile, GateQuestion, GateSettings};
 use super::*;
 use crate::question::{Notice, Questions, Reply};
 
@@ -30,12 +28,14 @@ fn map(kind: MapType, name: &str, key: usize, value: usize, entries: u32) -> Map
 fn maps() -> (GateMaps, MapHandle) {
     let pending = map(MapType::Hash, "gate_pending", 4, size_of::<GateQuestion>(), 64);
     let copy = MapHandle::try_from(&pending).unwrap();
-    let (process, exemption) = (size_of::<GateProcess>(), size_of::<GateExemption>());
+    // Marks of tasks are no map that can be made without its types.
+    let [exempt, marks] = Exemptions::load().unwrap().maps();
     let (key, answer) = (size_of::<GateAnswerKey>(), size_of::<GateAnswer>());
     let all = [
         map(MapType::Array, "gate_settings", 4, size_of::<GateSettings>(), 1),
         pending,
-        map(MapType::Hash, "gate_exempt", process, exemption, 16),
+        exempt,
+        marks,
         map(MapType::LruHash, "gate_cache", key, answer, 1024),
         map(MapType::PercpuArray, "gate_counters", 4, 8, 14),
     ];

@@ -99,6 +99,7 @@ impl Drop for Loaded {
             let _ = hooks.remove(slot);
             hooks.ask(slot, &[]).unwrap();
             hooks.remove_rules(slot).unwrap();
+            hooks.allow_rules(slot, u64::MAX).unwrap();
         }
         LOADED.lock().unwrap().push((self.types, self.lsm, hooks));
     }
