@@ -236,8 +236,10 @@ const MORE: [(&str, More); 12] = [
 const WATCHES: &str = "a client that is asked about nothing is asked about as all others are";
 
 fn watches(_: &Deeds) -> anyhow::Result<()> {
+    // Or it could not be started: that is an exec too.
+    let watching = Client::start(&["watch", "org.example.watching"])?;
     let strict = decider("strict", "process_exec", &["deny", &EPERM.to_string()])?;
-    let watching = Client::start(&["watch", "org.example.watching"])?.end()?;
+    let watching = watching.end()?;
     said("its own exec", &strict.end()?, &[PROGRAM])?;
     ensure!(watching == [EPERM.to_string()], "its exec came to {watching:?}");
     Ok(())
