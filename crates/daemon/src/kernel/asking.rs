@@ -66,15 +66,18 @@ impl Asking {
     pub(super) fn open(hooks: &Hooks, directories: &[PathBuf]) -> Result<Self, KernelError> {
         let ready =
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("making an epoll"))?;
-        let (exemptions, gate) = if directories.is_empty() {
-            match open_exemptions(hooks) {
-                // Exempt before anybody can be asked.
-                Ok(exemptions) => (Some(exemptions), open_gate(hooks)),
-                Err(error) => (None, Err(error)),
-            }
+        let opened = if directories.is_empty() {
+            // Exempt before anybody subscribes to be asked.
+            open_gate(hooks).and_then(|gate| {
+                let exemptions = Exemptions::among(gate.maps());
+                Ok((exemptions.map_err(|error| error.to_string())?, gate))
+            })
         } else {
-            let instead = "--ask-directory has exec and open asked about through fanotify instead";
-            (None, Err(instead.into()))
+            Err("--ask-directory has exec and open asked about through fanotify instead".into())
+        };
+        let (exemptions, gate) = match opened {
+            Ok((exemptions, gate)) => (Some(exemptions), Ok(gate)),
+            Err(error) => (None, Err(error)),
         };
         let fanotify = match &gate {
             Ok(_) => Err("there is the gate".into()),
@@ -394,12 +397,6 @@ impl AsFd for Asking {
 /// The file in the words of `probes`.
 fn key_of(FileKey { device, inode, version }: FileKey) -> probes::FileKey {
     probes::FileKey { device, inode, version }
-}
-
-fn open_exemptions(hooks: &Hooks) -> Result<Exemptions, String> {
-    probes::gate_support()?;
-    let maps = hooks.gate_maps().map_err(|error| error.to_string())?;
-    Exemptions::among(&maps).map_err(|error| error.to_string())
 }
 
 fn open_gate(hooks: &Hooks) -> Result<Gate, String> {

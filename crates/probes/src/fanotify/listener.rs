@@ -6,7 +6,7 @@
 //! does in a marked directory is answered here, and here nothing is opened but files of /proc, on which
 //! the kernel takes no mark.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -19,7 +19,7 @@ use super::group::Group;
 use super::places::{Opened, Places};
 use super::{FILE_OPEN, FIRST, FanotifyEvent, FanotifyEvents, PROCESS_EXEC, failed};
 use crate::error::ProbeError;
-use crate::gate::Marks;
+use crate::gate::Exempted;
 use crate::question::{FileKey, ProcessKey, Question, QuestionId, Reply};
 
 /// What both threads know.
@@ -29,8 +29,6 @@ pub(super) struct State {
     pub(super) exec_askers: u64,
     /// Who is asked about what is opened.
     pub(super) places: Places,
-    /// Which clients are not asked about what a process does itself.
-    pub(super) exempt: HashMap<ProcessKey, u64>,
     /// Questions, each with the descriptor by whose number the kernel knows it.
     pub(super) asked: VecDeque<(Question, Arc<OwnedFd>)>,
     /// What went wrong last, until somebody has been told.
@@ -48,8 +46,7 @@ pub(super) struct Shared {
     pub(super) ready: OwnedFd,
     /// Readable when the thread is to end.
     stop: OwnedFd,
-    /// Which are not asked about what it does because of what it descends from.
-    marks: Marks,
+    exempted: Exempted,
     /// Held for moments, and never while anything is opened: see the module.
     state: Mutex<State>,
 }
@@ -68,7 +65,7 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn start(marks: Marks) -> Result<Self, ProbeError> {
+    pub(super) fn start(exempted: Exempted) -> Result<Self, ProbeError> {
         let flag = || {
             eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
                 .map_err(|error| failed("making an eventfd", error))
@@ -76,7 +73,6 @@ impl Listener {
         let state = State {
             exec_askers: 0,
             places: Places::default(),
-            exempt: HashMap::new(),
             asked: VecDeque::new(),
             error: None,
             ended: false,
@@ -84,7 +80,8 @@ impl Listener {
             next: FIRST,
         };
         let (ready, stop) = (flag()?, flag()?);
-        let shared = Shared { group: Group::open()?, ready, stop, marks, state: Mutex::new(state) };
+        let shared =
+            Shared { group: Group::open()?, ready, stop, exempted, state: Mutex::new(state) };
         let shared = Arc::new(shared);
         let listening = Arc::clone(&shared);
         let thread = thread::Builder::new()
@@ -234,14 +231,11 @@ impl Shared {
         if askers == 0 { 0 } else { askers & !self.exempted(pid, process) }
     }
 
-    /// The clients who are not asked about what a process does. One that is gone has neither key nor
-    /// descriptor.
+    /// The clients who are not asked about what a process does.
     fn exempted(&self, pid: u32, process: Option<&OwnedFd>) -> u64 {
-        let own = ProcessKey::of(pid).ok();
-        let own = own.and_then(|own| self.state().exempt.get(&own).copied()).unwrap_or_default();
-        let descends = process.map_or(Ok(0), |process| self.marks.of(process.as_fd()));
+        let exempted = self.exempted.of(ProcessKey::of(pid).ok(), process.map(AsFd::as_fd));
         // Who is asked once too often waits until a deadline at worst.
-        own | descends.unwrap_or_else(|error| {
+        exempted.unwrap_or_else(|error| {
             self.state().error = Some(error);
             signal(&self.ready);
             0

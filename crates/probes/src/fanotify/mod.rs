@@ -73,7 +73,7 @@ impl Fanotify {
     /// When the kernel or the caller's privileges do not allow it.
     pub fn open() -> Result<Self, ProbeError> {
         let exemptions = Exemptions::load()?;
-        let listener = Listener::start(exemptions.marks()?)?;
+        let listener = Listener::start(exemptions.exempted()?)?;
         Ok(Self { listener, exemptions, waiting: HashMap::new(), executed: BTreeSet::new() })
     }
 
@@ -167,7 +167,6 @@ impl Fanotify {
         own: u64,
         descendants: u64,
     ) -> Result<(), ProbeError> {
-        self.shared().state().exempt.insert(in_ticks(process), own);
         self.exemptions.set(process, own, descendants)
     }
 
@@ -176,7 +175,6 @@ impl Fanotify {
     /// # Errors
     /// As there.
     pub fn no_longer_exempt(&mut self, process: ProcessKey) -> Result<(), ProbeError> {
-        self.shared().state().exempt.remove(&in_ticks(process));
         self.exemptions.remove(process)
     }
 
@@ -230,12 +228,6 @@ impl Questions for Fanotify {
             None => Ok(()),
         }
     }
-}
-
-/// `GATE_TICK`, to which /proc tells when a process started.
-fn in_ticks(process: ProcessKey) -> ProcessKey {
-    const TICK: u64 = crate::gate::abi::TICK;
-    ProcessKey { start: process.start / TICK * TICK, ..process }
 }
 
 fn found(path: &Path) -> Result<(Place, bool), ProbeError> {

@@ -40,9 +40,12 @@ pub struct Exemptions {
     _own: Own,
 }
 
-/// The marks of tasks, for who is told of a process and not asked by its programs.
+/// Who is exempt, for who is told of a process and not asked by its programs.
 #[derive(Debug)]
-pub(crate) struct Marks(MapHandle);
+pub(crate) struct Exempted {
+    processes: MapHandle,
+    marks: MapHandle,
+}
 
 impl Exemptions {
     /// With maps of its own.
@@ -161,9 +164,7 @@ impl Exemptions {
 
     /// The clients by whose name the descendants of a process are marked.
     fn clients_of(&self, process: ProcessKey) -> Result<u64, ProbeError> {
-        let known = get(&self.processes, key(process).bytes())?;
-        let known = known.as_deref().and_then(GateExemption::parse);
-        Ok(known.map_or(0, |known| known.descendants))
+        Ok(exemption(&self.processes, process)?.map_or(0, |known| known.descendants))
     }
 
     /// The maps that programs share with it.
@@ -173,8 +174,10 @@ impl Exemptions {
     }
 
     /// For who is asked in another thread.
-    pub(crate) fn marks(&self) -> Result<Marks, ProbeError> {
-        Ok(Marks(object::with_libbpf(WHAT, || MapHandle::try_from(&self.marks))?))
+    pub(crate) fn exempted(&self) -> Result<Exempted, ProbeError> {
+        let [processes, marks] = [&self.processes, &self.marks]
+            .map(|map| object::with_libbpf(WHAT, || MapHandle::try_from(map)));
+        Ok(Exempted { processes: processes?, marks: marks? })
     }
 
     /// Marks what descends from a process, if there is one, and takes who has gone out of all marks. Twice:
@@ -201,14 +204,30 @@ impl Exemptions {
     }
 }
 
-impl Marks {
-    /// Who is not asked about what a process does because of what it descends from, by its descriptor; nobody
-    /// of a process that is gone.
-    pub(crate) fn of(&self, process: BorrowedFd<'_>) -> Result<u64, ProbeError> {
-        let mark = get(&self.0, &process.as_raw_fd().to_ne_bytes())?;
+impl Exempted {
+    /// Who is not asked about what a process does, for itself by its key and because of what it descends from
+    /// by its descriptor. One that is gone has neither.
+    pub(crate) fn of(
+        &self,
+        process: Option<ProcessKey>,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<u64, ProbeError> {
+        let own = process.map_or(Ok(None), |process| exemption(&self.processes, process))?;
+        let mark = descriptor.map_or(Ok(None), |descriptor| {
+            get(&self.marks, &descriptor.as_raw_fd().to_ne_bytes())
+        })?;
         let mark = mark.as_deref().and_then(GateMark::parse).unwrap_or_default();
-        Ok(if mark.everybody == 0 { mark.clients } else { u64::MAX })
+        let descends = if mark.everybody == 0 { mark.clients } else { u64::MAX };
+        Ok(own.map_or(0, |own| own.own) | descends)
     }
+}
+
+/// What is known of a process.
+fn exemption(
+    processes: &MapHandle,
+    process: ProcessKey,
+) -> Result<Option<GateExemption>, ProbeError> {
+    Ok(get(processes, key(process).bytes())?.as_deref().and_then(GateExemption::parse))
 }
 
 fn key(process: ProcessKey) -> GateProcess {

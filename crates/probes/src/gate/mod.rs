@@ -51,8 +51,8 @@ use crate::question::{FileKey, Notice, ProcessKey, Question, QuestionId, Questio
 use abi::{ALLOW, DENY, GateQuestion, GateReply, Plain};
 use anchor::{Anchor, Starting};
 use connection::{Connection, Read};
+pub(crate) use exemptions::Exempted;
 pub use exemptions::Exemptions;
-pub(crate) use exemptions::Marks;
 use fuse::{Limits, Served};
 
 pub use fuse::{FuseError, FuseOperation, FuseRequest};
