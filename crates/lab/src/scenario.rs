@@ -44,6 +44,13 @@ pub fn everywhere(_: &Kernel) -> bool {
     true
 }
 
+/// For [`Scenario::kernels`]: another scenario shows the same on each kernel, and takes too long for the core
+/// set, which has this one in its place.
+#[must_use]
+pub fn only_core(_: &Kernel) -> bool {
+    false
+}
+
 /// How a scenario came out that did not fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {

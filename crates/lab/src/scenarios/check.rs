@@ -101,6 +101,20 @@ const NEEDS_MEMORY_ONLY: &[&str] = &[
     "executable_pages",
 ];
 
+/// How many checks a report is of. Each of them ran.
+///
+/// # Errors
+/// When one could not.
+pub(crate) fn all_checked(report: &Value) -> anyhow::Result<usize> {
+    let checks = report["checks"].as_array().map(Vec::as_slice).unwrap_or_default();
+    ensure!(!checks.is_empty(), "no check ran");
+    for check in checks {
+        let status = check["status"].as_str().unwrap_or_default();
+        ensure!(["ok", "reduced"].contains(&status), "a check that could not run: {check}");
+    }
+    Ok(checks.len())
+}
+
 /// The report of a guest whose kernel nobody touched: there must be no findings.
 ///
 /// # Errors

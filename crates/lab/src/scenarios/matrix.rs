@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::kernels::Kernel;
 use crate::scenario::{Cell, Outcome, Scenario, everywhere, expect_same};
-use crate::scenarios::check::{clean_from_outside, report};
+use crate::scenarios::check::{all_checked, clean_from_outside, report};
 use crate::scenarios::modules::{AT_LEAST, MODULES};
 use crate::table::aligned;
 use crate::vm::{Boot, Vm};
@@ -206,7 +206,9 @@ fn one<'a>(
         Explained::Skipped("only compared with".to_owned())
     } else {
         let name = format!("{} {}", variant.cpu, variant.option).trim_end().replace(' ', "_");
-        let inside = explained(&report(cell, &vm, &name)?, many)?;
+        let report = report(cell, &vm, &name)?;
+        all_checked(&report)?;
+        let inside = explained(&report, many)?;
         from_outside(cell, &vm, &name, many, inside)?;
         Explained::All(inside)
     };
