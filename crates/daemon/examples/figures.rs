@@ -27,6 +27,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use probes::ReadyCollection;
 use probes::events::{EventType, Hooks};
 use rules::{Algorithm, Collection, RuleSet};
 use sdk::abi::Class;
@@ -199,7 +200,7 @@ fn rules(count: u32) -> anyhow::Result<RuleSet> {
 }
 
 /// So many digests that are those of no file, and these.
-fn digests(count: u64, others: &[[u8; 32]]) -> anyhow::Result<Collection> {
+fn digests(count: u64, others: &[[u8; 32]]) -> anyhow::Result<ReadyCollection> {
     let digest = |number: u64| {
         let mut digest = [0; 32];
         for (word, factor) in digest.chunks_exact_mut(8).zip([3, 5, 7, 11_u64]) {
@@ -209,7 +210,7 @@ fn digests(count: u64, others: &[[u8; 32]]) -> anyhow::Result<Collection> {
         digest
     };
     let digests = (0..count).map(digest).chain(others.iter().copied());
-    Ok(Collection::new(Algorithm::Sha256, digests.collect())?)
+    Ok(ReadyCollection::new(&Collection::new(Algorithm::Sha256, digests.collect())?)?)
 }
 
 fn ruled() -> anyhow::Result<()> {
@@ -221,7 +222,7 @@ fn ruled() -> anyhow::Result<()> {
         [(10, 10, "10 rules, 10 digests"), (10_000, 1_000_000, "10,000 rules, a million digests")]
     {
         let (set, collection) = (rules(count)?, digests(collected, &[])?);
-        hooks.set_collection(0, "bad", &collection)?;
+        hooks.set_collection(0, "bad", collection)?;
         hooks.install_rules(0, &set)?;
         say(what, one(|| Ok(()))?, base);
         let matched: u64 = hooks.rule_counts(0)?.iter().map(|of| of.matches).sum();
@@ -229,7 +230,7 @@ fn ruled() -> anyhow::Result<()> {
     }
     if verity().is_some() {
         // So it was asked for the program's digest.
-        hooks.set_collection(0, "bad", &digests(999_999, &[measured()?])?)?;
+        hooks.set_collection(0, "bad", digests(999_999, &[measured()?])?)?;
         let denied = Command::new(&*PROGRAM).status().map_err(|error| error.kind());
         ensure!(matches!(denied, Err(ErrorKind::PermissionDenied)), "{denied:?}");
         println!("a million digests and the program's own deny it");

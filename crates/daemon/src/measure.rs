@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a client's executable is: its path, its place and the SHA-256 digest of its contents; the digest of
-//! a file that a client was told of; and the memory of a process ([`crate::memory`]).
+//! a file that a client was told of; the memory of a process ([`crate::memory`]); and collections of digests, which
+//! are made ready.
 //!
 //! A process can live in a mount namespace of its own making, where any path leads to any file. So a
 //! path counts only if it leads to the same file from here.
@@ -21,11 +22,13 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rules::{Algorithm, Collection};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
 use sha2::{Digest as _, Sha256};
 
 use crate::identity::Held;
+use crate::kernel::{Prepared, Preparer, RulesRefused};
 use crate::{memory, process};
 
 /// A file that is longer is not measured, in bytes.
@@ -79,6 +82,15 @@ pub enum Subject {
         /// What of it.
         wanted: memory::Wanted,
     },
+    /// Not measured but made: a collection, which is sorted and laid out as the kernel looks it up.
+    Collection {
+        /// What made the digests.
+        algorithm: Algorithm,
+        /// As they came.
+        digests: Vec<Digest>,
+        /// What the kernel wants to be done.
+        prepare: Preparer,
+    },
 }
 
 /// What came of it.
@@ -95,6 +107,8 @@ pub enum Found {
     },
     /// Of [`Subject::Memory`].
     Memory(Vec<u8>),
+    /// Of [`Subject::Collection`].
+    Collection(Result<Prepared, RulesRefused>),
 }
 
 /// A measurement that has ended.
@@ -104,7 +118,8 @@ pub struct Measured {
     pub ticket: u64,
     /// What came of it.
     pub result: io::Result<Found>,
-    uid: u32,
+    /// Whose measurement; of a collection nobody's.
+    uid: Option<u32>,
 }
 
 /// What a digest is remembered by: contents do not change without the time of change.
@@ -117,6 +132,9 @@ pub struct Measurer {
     sender: Sender<Measured>,
     results: Receiver<Measured>,
     running: Vec<u32>,
+    /// Whether a collection is made ready. That ends by itself, and takes much memory: so one at a time, which no
+    /// measurement that hangs holds up.
+    preparing: bool,
     known: Arc<Mutex<HashMap<Version, Digest>>>,
 }
 
@@ -125,23 +143,39 @@ impl Measurer {
     pub fn new() -> io::Result<Self> {
         let (sender, results) = channel();
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        Ok(Self { wake, sender, results, running: Vec::new(), known: Arc::default() })
+        Ok(Self {
+            wake,
+            sender,
+            results,
+            running: Vec::new(),
+            preparing: false,
+            known: Arc::default(),
+        })
     }
 
-    /// Whether one of this user can start now.
+    /// Whether this user's can start now.
     #[must_use]
-    pub fn is_free_for(&self, uid: u32) -> bool {
-        self.running.len() < AT_ONCE && !self.running.contains(&uid)
+    pub fn is_free_for(&self, uid: u32, subject: &Subject) -> bool {
+        match subject {
+            Subject::Collection { .. } => !self.preparing,
+            _ => self.running.len() < AT_ONCE && !self.running.contains(&uid),
+        }
     }
 
     /// Begins to measure something for this user. The result has the ticket.
     pub fn start(&mut self, ticket: u64, uid: u32, subject: Subject) {
-        self.running.push(uid);
+        let prepares = matches!(subject, Subject::Collection { .. });
+        if prepares {
+            self.preparing = true;
+        } else {
+            self.running.push(uid);
+        }
+        let uid_of_measured = (!prepares).then_some(uid);
         let (wake, sender, known) =
             (Arc::clone(&self.wake), self.sender.clone(), Arc::clone(&self.known));
         let done = move |result| {
             // Both fail only when the daemon is ending.
-            let _ = sender.send(Measured { ticket, result, uid });
+            let _ = sender.send(Measured { ticket, result, uid: uid_of_measured });
             let _ = rustix::io::write(wake.as_fd(), &1_u64.to_ne_bytes());
         };
         let fail = done.clone();
@@ -154,6 +188,11 @@ impl Measurer {
                 Subject::File(file) => measure_file(&file, &known),
                 Subject::Memory { process, wanted } => {
                     memory::read(&process, wanted).map(Found::Memory)
+                }
+                Subject::Collection { algorithm, digests, prepare } => {
+                    let collection = Collection::new(algorithm, digests);
+                    let prepared = collection.map_err(RulesRefused::Wrong).and_then(prepare);
+                    Ok(Found::Collection(prepared))
                 }
             });
         };
@@ -169,8 +208,13 @@ impl Measurer {
         // Not ready is what it usually says.
         let _ = rustix::io::read(self.wake.as_fd(), &mut count);
         let measured = self.results.try_recv().ok()?;
-        if let Some(place) = self.running.iter().position(|uid| *uid == measured.uid) {
-            self.running.swap_remove(place);
+        match measured.uid {
+            None => self.preparing = false,
+            Some(of) => {
+                if let Some(place) = self.running.iter().position(|uid| *uid == of) {
+                    self.running.swap_remove(place);
+                }
+            }
         }
         Some(measured)
     }
@@ -296,12 +340,14 @@ mod tests {
         let mut measurer = Measurer::new().unwrap();
         let own = std::env::current_exe().unwrap();
         let expected: Digest = Sha256::digest(std::fs::read(&own).unwrap()).into();
+        let of_this =
+            |digest| Subject::Process { process: Held::open(std::process::id()).unwrap(), digest };
+        let next = of_this(false);
         for (ticket, digest) in [(7, true), (8, true), (9, false)] {
-            let process = Held::open(std::process::id()).unwrap();
-            measurer.start(ticket, 0, Subject::Process { process, digest });
-            assert!(!measurer.is_free_for(0) && measurer.is_free_for(1));
+            measurer.start(ticket, 0, of_this(digest));
+            assert!(!measurer.is_free_for(0, &next) && measurer.is_free_for(1, &next));
             let measured = wait(&mut measurer);
-            assert!(measurer.is_free_for(0));
+            assert!(measurer.is_free_for(0, &next));
             assert_eq!(measured.ticket, ticket);
             let Found::Executable(executable) = measured.result.unwrap() else { panic!() };
             assert_eq!(executable.digest, digest.then_some(expected));
@@ -309,6 +355,27 @@ mod tests {
             assert_eq!(executable.user.as_deref(), Some("root"));
         }
         assert_eq!(measurer.known.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn collections_are_made_ready_one_at_a_time_and_beside_measurements() {
+        let mut measurer = Measurer::new().unwrap();
+        let kernel = crate::kernel::FakeKernel::default();
+        let collection = |digests: &[Digest]| Subject::Collection {
+            algorithm: Algorithm::Sha256,
+            digests: digests.to_vec(),
+            prepare: crate::kernel::Kernel::preparer(&kernel),
+        };
+        let process = Held::open(std::process::id()).unwrap();
+        let process = Subject::Process { process, digest: false };
+        measurer.start(1, 0, collection(&[[7; 32], [1; 32], [7; 32]]));
+        assert!(!measurer.is_free_for(1, &collection(&[])), "not for another user either");
+        assert!(measurer.is_free_for(0, &process));
+        let Found::Collection(prepared) = wait(&mut measurer).result.unwrap() else { panic!() };
+        assert_eq!(prepared.unwrap().count(), 2);
+        measurer.start(2, 0, process);
+        assert!(measurer.is_free_for(0, &collection(&[])));
+        wait(&mut measurer);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod support;
 use broker::event::{Class, EventType};
 use broker::slot::Slot;
 use serde_json::{Value, json};
+use support::million::{self, replace_a_collection};
 use support::{CLIENT, Client, Daemon, Shared, grant};
 
 fn slot() -> Slot {
@@ -189,6 +190,36 @@ fn a_collection_comes_in_parts_and_is_replaced_when_it_is_whole() {
     client.ok("DropCollection", json!({ "name": "bad" }));
     assert_eq!(count(&daemon), None);
     assert_eq!(client.fails("DropCollection", json!({ "name": "bad" })).0, "InvalidArgument");
+}
+
+#[test]
+fn others_are_answered_while_a_million_digests_are_made_ready() {
+    let daemon = Daemon::start_on_fake(&ruling("[limits]\nmax_digests = 1000000\n"));
+    let answered = replace_a_collection(&daemon);
+    // One or two could have come before them.
+    assert!(answered > 5, "{answered}");
+}
+
+#[test]
+fn a_collection_is_not_set_for_who_has_no_grant_any_more_when_it_is_ready() {
+    let daemon = Daemon::start_with(Shared::default(), &[("other.toml", &ruling_other())]);
+    let mut client = daemon.connect();
+    assert!(client.open("org.example.other").get("error").is_none());
+    million::send(&mut client);
+    std::fs::remove_file(daemon.grants.join("other.toml")).unwrap();
+    daemon.signal(libc::SIGHUP);
+    assert!(client.receive().is_none_or(|reply| reply.get("error").is_some()));
+    // Its thread is done with it by the time that another one's is.
+    let mut next = daemon.session();
+    next.ok("ReplaceCollection", json!({ "name": "good", "digests": [] }));
+    let kernel = daemon.kernel.get();
+    assert!(kernel.rules.values().all(|rules| !rules.collections.contains_key("bad")));
+}
+
+/// A grant for another client, with rules and as many digests as there can be.
+fn ruling_other() -> String {
+    grant("org.example.other", 7).replace("\"notify\", \"ask\"", "\"notify\", \"rule\"")
+        + "[limits]\nmax_digests = 1000000\n"
 }
 
 #[test]

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use daemon::kernel::LiveKernel;
 use serde_json::json;
+use support::million::replace_a_collection;
 use support::nobody::{as_nobody, grant_for_nobody, open_for_all, session_of_part};
-use support::{CLIENT, Daemon};
+use support::{CLIENT, Daemon, grant};
 
 fn execute() -> std::io::Result<u32> {
     let mut child = Command::new("/bin/true").spawn()?;
@@ -76,4 +77,14 @@ fn part_of_a_client_that_has_rules() {
             break;
         }
     }
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn a_million_digests_come_into_the_kernel_while_others_are_answered() {
+    let limit = "\n[limits]\nmax_digests = 1000000\n";
+    let grant = grant(CLIENT, 1000).replace("\"notify\", \"ask\"", "\"notify\", \"rule\"") + limit;
+    let daemon = Daemon::start_on(LiveKernel::load(&[], None).unwrap(), &grant);
+    let answered = replace_a_collection(&daemon);
+    assert!(answered > 5, "{answered}");
 }

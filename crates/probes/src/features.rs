@@ -7,6 +7,8 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use guard::journal::Change;
@@ -20,6 +22,7 @@ use crate::journal::JournalReader;
 use crate::journal::modules::ModuleEvents;
 use crate::kcore::Kcore;
 use crate::object;
+use crate::peer::peer_pidfd;
 use crate::privilege;
 use crate::reader::{LiveReader, Path};
 use crate::skeletons::features::FeaturesSkelBuilder;
@@ -93,7 +96,25 @@ pub fn features() -> Vec<Feature> {
         ),
         feature("kprobes", "a way in to be watched", kprobes()),
         feature("fanotify permission events", "verdicts where there is no gate", fanotify()),
+        feature("peer pidfds", "knowing which process connects", peers()),
     ]
+}
+
+fn peers() -> Result<Tried, ProbeError> {
+    let failed = |error: io::Error| ProbeError::Failed {
+        what: "asking who is at the other end of a socket",
+        reason: error.to_string(),
+    };
+    let (socket, _other) = UnixStream::pair().map_err(failed)?;
+    match peer_pidfd(socket.as_fd()) {
+        Ok(_) => Ok(Tried::Works),
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(Tried::Reduced(
+            "before 6.5 the kernel gives its number, which can be another's by the time it is \
+             looked up"
+                .into(),
+        )),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 fn privilege() -> Result<Tried, ProbeError> {

@@ -19,8 +19,8 @@ use clients::listener::{EXEC as EXECUTABLE, Listener, Memory, READ};
 use clients::record::Record;
 use clients::ruler::{Ruler, SLOT, header};
 use clients::{Client, EXEC, EXIT, LARGE, Loaded, SIGNAL, ended, run};
-use probes::RulesError;
 use probes::events::{EventType, Hooks};
+use probes::{ReadyCollection, RulesError};
 use rules::{Algorithm, Collection};
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -118,8 +118,9 @@ fn protect(path: &Path, algorithm: u32) -> io::Result<Digest> {
     Ok(measured.digest[..32].try_into().unwrap())
 }
 
-fn collection(digests: &[Digest]) -> Collection {
-    Collection::new(Algorithm::Sha256, digests.to_vec()).unwrap()
+fn collection(digests: &[Digest]) -> ReadyCollection {
+    let collection = Collection::new(Algorithm::Sha256, digests.to_vec()).unwrap();
+    ReadyCollection::new(&collection).unwrap()
 }
 
 /// Of a file in the event's own part: the algorithm and the digest.
@@ -214,7 +215,7 @@ fn denying(kind: EventType, condition: &str, digests: &[Digest]) -> Option<Ruler
         eprintln!("not looked for: {}: {reason}", kind.name());
         return None;
     }
-    ruler.hooks.set_collection(SLOT, "bad", &collection(digests)).unwrap();
+    ruler.hooks.set_collection(SLOT, "bad", collection(digests)).unwrap();
     let name = kind.name();
     let set = format!(
         "[[rule]]\nid = 2\nevent = \"{name}\"\naction = \"notify\"\n{condition}\n\
@@ -235,7 +236,7 @@ fn an_exec_is_denied_by_the_digest_of_the_program_and_no_other_is() {
     let Some(mut ruler) = denying(EXEC, "file.digest_in = \"bad\"", &[digest]) else { return };
     let executed = || [&bad, &other, &copy].map(|program| executed(program));
     let names = |ruler: &mut Ruler, digests: &[Digest]| {
-        ruler.hooks.set_collection(SLOT, "bad", &collection(digests)).unwrap();
+        ruler.hooks.set_collection(SLOT, "bad", collection(digests)).unwrap();
     };
     ruler.told();
     assert_eq!(executed(), [libc::EACCES, 0, 0], "the same contents without fs-verity have none");
@@ -352,7 +353,7 @@ fn where_digests_cannot_be_found_records_say_so_and_rules_by_them_are_refused() 
     drop(hooks);
 
     let mut ruler = Ruler::of(EXEC);
-    ruler.hooks.set_collection(SLOT, "bad", &collection(&[digest])).unwrap();
+    ruler.hooks.set_collection(SLOT, "bad", collection(&[digest])).unwrap();
     let rule = "[[rule]]\nid = 9\nevent = \"process_exec\"\naction = \"notify\"\n";
     let refused = ruler.install(&format!("{rule}actor.digest_in = \"bad\"\n")).unwrap_err();
     assert!(matches!(refused, RulesError::NoDigest { rule: 9, .. }), "{refused}");

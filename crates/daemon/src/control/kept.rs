@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Rules outlive this process: what clients install is kept, and installed again by the next one.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -55,12 +56,15 @@ impl<K: Kernel> Control<K> {
         if let Some(masks) = self.broker.masks(slot).copied() {
             self.allow_rules(slot, &masks)?;
         }
-        for (name, collection) in &collections {
-            self.kernel.set_collection(slot, name, collection).map_err(super::rules::refused)?;
+        let prepare = self.kernel.preparer();
+        let mut counts = BTreeMap::new();
+        for (name, collection) in collections {
+            let set = prepare(collection)
+                .and_then(|prepared| self.kernel.set_collection(slot, &name, prepared));
+            counts.insert(name, set.map_err(super::rules::refused)?.count());
         }
         self.kernel.install_rules(slot, &set).map_err(super::rules::refused)?;
         let rules = set.rules.len();
-        let counts = collections.into_iter().map(|(name, of)| (name, of.count())).collect();
         self.installed.insert(slot, Installed::again(client, text, set, counts));
         Ok(rules)
     }

@@ -11,13 +11,15 @@ use broker::event::{Class, EventSet, EventType};
 use broker::grant::Grant;
 use broker::slot::Slot;
 use rules::collection::{DIGESTS, Digest, from_hex, is_name};
-use rules::{Action, Algorithm, Collection, Rule, RuleSet};
+use rules::{Action, Algorithm, Rule, RuleSet};
 use serde::{Deserialize, Serialize};
 
 use super::types::{Done, Nothing, event_names};
-use super::{Answer, Caller, Control, ControlError, parameters, reply};
-use crate::kernel::{Kernel, KernelError, RulesRefused};
+use super::waiting::For;
+use super::{Answer, Caller, ConnectionId, Control, ControlError, parameters, reply};
+use crate::kernel::{Kernel, KernelError, Prepared, RulesRefused};
 use crate::log;
+use crate::measure::Subject;
 use crate::varlink::Call;
 
 /// Longest text of rules, in bytes.
@@ -60,6 +62,12 @@ struct Rules {
     rules: String,
     continues: Option<bool>,
     dry_run: Option<bool>,
+}
+
+/// A call of ReplaceCollection that waits until the collection is ready.
+#[derive(Debug)]
+pub(super) struct CollectionRequest {
+    name: String,
 }
 
 #[derive(Serialize)]
@@ -241,18 +249,14 @@ impl<K: Kernel> Control<K> {
             return Err(ControlError::invalid("name", "1 to 64 of a-z, 0-9, - and _ are wanted"));
         }
         let algorithm = algorithm_of(algorithm.as_deref())?;
-        let allowed = self.broker.grant(slot).map_or(0, |grant| grant.limits.max_digests);
+        let limit = self.digests_left(slot, &name);
         let installed = self.installed(slot);
         let mut all = match installed.coming.take() {
             Some((before, of, all)) if before == name && of == algorithm => all,
             _ => Vec::new(),
         };
-        let others = installed.collections.iter().filter(|(other, _)| **other != name);
-        let others: usize = others.map(|(_, digests)| digests).sum();
-        let limit = (allowed as usize).saturating_sub(others).min(DIGESTS);
         if all.len() + digests.len() > limit {
-            let limit = limit as u64;
-            return Err(ControlError::LimitExceeded { what: "digests", limit });
+            return Err(too_many_digests(limit));
         }
         for (place, text) in digests.iter().enumerate() {
             let help = || format!("digests[{place}] is not 64 hexadecimal digits");
@@ -263,9 +267,36 @@ impl<K: Kernel> Control<K> {
             installed.coming = Some((name, algorithm, all));
             return reply(&DigestCount { digests });
         }
-        let wrong = |wrong| refused(RulesRefused::Wrong(wrong));
-        let collection = Collection::new(algorithm, all).map_err(wrong)?;
-        self.kernel.set_collection(slot, &name, &collection).map_err(refused)?;
+        let prepare = self.kernel.preparer();
+        let subject = Subject::Collection { algorithm, digests: all, prepare };
+        Ok(self.wait(caller, subject, For::Collection(CollectionRequest { name })))
+    }
+
+    /// How many digests a collection of this name can have beside the others of the client.
+    fn digests_left(&self, slot: Slot, name: &str) -> usize {
+        let allowed = self.broker.grant(slot).map_or(0, |grant| grant.limits.max_digests);
+        let collections = self.installed.get(&slot).map(|installed| &installed.collections);
+        let others = collections.into_iter().flatten().filter(|(other, _)| *other != name);
+        let others: usize = others.map(|(_, digests)| digests).sum();
+        (allowed as usize).saturating_sub(others).min(DIGESTS)
+    }
+
+    /// Sets the collection that a call has waited for, as far as its client still may: grants can have been read
+    /// again meanwhile.
+    pub(super) fn collected(
+        &mut self,
+        connection: ConnectionId,
+        CollectionRequest { name }: CollectionRequest,
+        prepared: Result<Prepared, RulesRefused>,
+    ) -> Result<Answer, ControlError> {
+        let slot = self.sessions.of(connection)?.slot;
+        let prepared = prepared.map_err(refused)?;
+        let limit = self.digests_left(slot, &name);
+        if prepared.count() > limit {
+            return Err(too_many_digests(limit));
+        }
+        let set = self.kernel.set_collection(slot, &name, prepared);
+        let collection = set.map_err(refused)?;
         let digests = collection.count();
         self.installed(slot).collections.insert(name.clone(), digests);
         self.save(slot, |kept, of| kept.save_collection(&of.client, &name, &collection));
@@ -394,6 +425,10 @@ fn algorithm_of(name: Option<&str>) -> Result<Algorithm, ControlError> {
 fn digest(text: &str) -> Option<Digest> {
     let first = if text.len() == 128 { text.get(..64)? } else { text };
     from_hex(first)
+}
+
+fn too_many_digests(limit: usize) -> ControlError {
+    ControlError::LimitExceeded { what: "digests", limit: limit as u64 }
 }
 
 pub(super) fn refused(why: RulesRefused) -> ControlError {

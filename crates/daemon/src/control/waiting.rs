@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Calls that wait until something was measured by a thread. One measurement at a time for each user: the
-//! others of that user wait for it.
+//! Calls that wait until a thread has measured something, one at a time for each user, or has made a collection
+//! ready, one at a time for all: the others wait for it.
 
 use super::inspect::FileRequest;
 use super::memory::MemoryRequest;
 use super::open::Request;
+use super::rules::CollectionRequest;
 use super::{Answer, Caller, ConnectionId, Control, ControlError};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, KernelError};
 use crate::measure::{Found, Measured, Subject};
 
 /// A call that waits.
@@ -28,6 +29,8 @@ pub(super) enum For {
     File(FileRequest),
     /// GetMemoryMap, ReadMemory.
     Memory(MemoryRequest),
+    /// ReplaceCollection.
+    Collection(CollectionRequest),
 }
 
 impl Waiting {
@@ -48,7 +51,8 @@ impl<K: Kernel> Control<K> {
     /// Begins what can begin. A call of which that fails is answered as if its measurement had.
     fn begin_measurements(&mut self) {
         for waiting in &mut self.waiting {
-            if waiting.subject.is_none() || !self.measurer.is_free_for(waiting.uid) {
+            let Some(subject) = &waiting.subject else { continue };
+            if !self.measurer.is_free_for(waiting.uid, subject) {
                 continue;
             }
             if let Some(subject) = waiting.subject.take() {
@@ -79,6 +83,13 @@ impl<K: Kernel> Control<K> {
                 (For::File(request), Err(error)) => Err(request.failed(&error)),
                 (For::Memory(request), Ok(Found::Memory(read))) => request.answer(&read),
                 (For::Memory(request), Err(error)) => Err(request.failed(&error)),
+                (For::Collection(request), Ok(Found::Collection(prepared))) => {
+                    self.collected(connection, request, prepared)
+                }
+                (For::Collection(_), Err(error)) => {
+                    let reason = error.to_string();
+                    Err(KernelError { operation: "making a collection ready", reason }.into())
+                }
                 // A connection waits for one call at a time, so no others meet.
                 (_, Ok(_)) => continue,
             };

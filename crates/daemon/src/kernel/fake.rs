@@ -14,7 +14,8 @@ use rules::{Action, Collection, RuleSet};
 use rustix::fs::MemfdFlags;
 
 use super::{
-    Asked, Availability, Counts, Kernel, KernelError, MuteTarget, RuleCount, RulesRefused, Terms,
+    Asked, Availability, Counts, Kernel, KernelError, MuteTarget, Prepared, Preparer, RuleCount,
+    RulesRefused, Terms,
 };
 
 /// Keeps what it is told. Its rings are empty files in memory.
@@ -217,15 +218,19 @@ impl Kernel for FakeKernel {
         Ok((0..rules).map(|matches| RuleCount { matches, denies: matches / 2 }).collect())
     }
 
+    fn preparer(&self) -> Preparer {
+        |collection| Ok(Prepared { collection, ready: None })
+    }
+
     fn set_collection(
         &mut self,
         slot: Slot,
         name: &str,
-        collection: &Collection,
-    ) -> Result<(), RulesRefused> {
+        Prepared { collection, .. }: Prepared,
+    ) -> Result<Collection, RulesRefused> {
         let rules = self.rules.entry(slot).or_default();
         rules.collections.insert(name.to_owned(), collection.count());
-        Ok(())
+        Ok(collection)
     }
 
     fn remove_collection(&mut self, slot: Slot, name: &str) -> Result<(), RulesRefused> {

@@ -12,13 +12,13 @@ use broker::slot::{FileKey, ProcessKey, Slot, SlotSet};
 use broker::time::Time;
 use broker::verdict::Outcome;
 use probes::events::{AskTerms, EventCoverage, Hooks, Mechanism, Mute, Ring, WatchedFile, Written};
-use probes::{ProcessKeys, RulesError};
+use probes::{ProcessKeys, ReadyCollection, RulesError};
 use rules::{Collection, RuleSet};
 
 use super::asking::Asking;
 use super::{
-    Asked, Availability, Counts, Kernel, KernelError, MuteTarget, RuleCount, RulesRefused, Terms,
-    written,
+    Asked, Availability, Counts, Kernel, KernelError, MuteTarget, Prepared, Preparer, RuleCount,
+    RulesRefused, Terms, written,
 };
 use crate::log;
 
@@ -46,7 +46,7 @@ impl LiveKernel {
     /// `ask_directories`, what is executed there is asked about, through fanotify and not the gate.
     /// With `pins`, goes on with what an earlier daemon left there.
     pub fn load(ask_directories: &[PathBuf], pins: Option<&Path>) -> Result<Self, KernelError> {
-        let hooks = pins.map_or_else(Hooks::load, Hooks::load_after);
+        let hooks = pins.map_or_else(Hooks::load, |pins| Hooks::load_after(u64::MAX, pins));
         let hooks = hooks.map_err(failed("loading the programs of events"))?;
         let keys = ProcessKeys::load().map_err(failed("loading the program for process keys"))?;
         let coverage = hooks.coverage();
@@ -273,13 +273,22 @@ impl Kernel for LiveKernel {
         Ok(counts.map(|of| RuleCount { matches: of.matches, denies: of.denies }).collect())
     }
 
+    fn preparer(&self) -> Preparer {
+        |collection| {
+            let ready = Some(ReadyCollection::new(&collection).map_err(refused)?);
+            Ok(Prepared { collection, ready })
+        }
+    }
+
     fn set_collection(
         &mut self,
         slot: Slot,
         name: &str,
-        collection: &Collection,
-    ) -> Result<(), RulesRefused> {
-        self.hooks.set_collection(number(slot), name, collection).map_err(refused)
+        Prepared { collection, ready }: Prepared,
+    ) -> Result<Collection, RulesRefused> {
+        let ready = ready.map_or_else(|| ReadyCollection::new(&collection), Ok);
+        let set = ready.and_then(|ready| self.hooks.set_collection(number(slot), name, ready));
+        set.map(|()| collection).map_err(refused)
     }
 
     fn remove_collection(&mut self, slot: Slot, name: &str) -> Result<(), RulesRefused> {

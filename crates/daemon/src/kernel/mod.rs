@@ -57,6 +57,25 @@ pub enum RulesRefused {
     Kernel(KernelError),
 }
 
+/// A collection that is in the kernel already, where there is one, and that nobody asks yet.
+#[derive(Debug)]
+pub struct Prepared {
+    collection: Collection,
+    ready: Option<probes::ReadyCollection>,
+}
+
+impl Prepared {
+    /// How many digests it has, each counted once.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.collection.count()
+    }
+}
+
+/// Makes a collection ready. Of a million digests that takes a fraction of a second, so it is done by a thread of
+/// its own ([`crate::measure`]).
+pub type Preparer = fn(Collection) -> Result<Prepared, RulesRefused>;
+
 /// The kernel refused what should have worked.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}: {reason}")]
@@ -206,13 +225,16 @@ pub trait Kernel {
     /// What each rule of the slot did since they were installed, in their order.
     fn rule_counts(&self, slot: Slot) -> Result<Vec<RuleCount>, KernelError>;
 
-    /// Puts a collection in the place of the one of this name, or beside the others.
+    /// What makes a collection ready to be set.
+    fn preparer(&self) -> Preparer;
+
+    /// Puts a collection in the place of the one of this name, or beside the others. Gives its digests back.
     fn set_collection(
         &mut self,
         slot: Slot,
         name: &str,
-        collection: &Collection,
-    ) -> Result<(), RulesRefused>;
+        prepared: Prepared,
+    ) -> Result<Collection, RulesRefused>;
 
     /// Takes a collection away.
     fn remove_collection(&mut self, slot: Slot, name: &str) -> Result<(), RulesRefused>;

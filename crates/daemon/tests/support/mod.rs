@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub(crate) mod idl;
+pub(crate) mod million;
 pub(crate) mod nobody;
 
 use std::collections::BTreeMap;
@@ -24,8 +25,8 @@ use broker::verdict::Outcome;
 use daemon::control::{Control, INTERFACE};
 use daemon::kept::Kept;
 use daemon::kernel::{
-    Asked, Availability, Counts, FakeKernel, Kernel, KernelError, MuteTarget, RuleCount,
-    RulesRefused, Terms,
+    Asked, Availability, Counts, FakeKernel, Kernel, KernelError, MuteTarget, Prepared, Preparer,
+    RuleCount, RulesRefused, Terms,
 };
 use daemon::server::Server;
 use daemon::settings::listen;
@@ -155,13 +156,16 @@ impl Kernel for Shared {
     fn rule_counts(&self, slot: Slot) -> Result<Vec<RuleCount>, KernelError> {
         self.get().rule_counts(slot)
     }
+    fn preparer(&self) -> Preparer {
+        self.get().preparer()
+    }
     fn set_collection(
         &mut self,
         slot: Slot,
         name: &str,
-        collection: &Collection,
-    ) -> Result<(), RulesRefused> {
-        self.get().set_collection(slot, name, collection)
+        prepared: Prepared,
+    ) -> Result<Collection, RulesRefused> {
+        self.get().set_collection(slot, name, prepared)
     }
     fn remove_collection(&mut self, slot: Slot, name: &str) -> Result<(), RulesRefused> {
         self.get().remove_collection(slot, name)

@@ -92,7 +92,7 @@ fn had(event: &str, way: &str, full: Had, series: (u32, u32)) -> Had {
 }
 
 /// All features of the host, and what lacks where not all is well.
-const FEATURES: [&str; 20] = [
+const FEATURES: [&str; 21] = [
     "privilege",
     "lockdown",
     "kernel types (BTF)",
@@ -113,6 +113,7 @@ const FEATURES: [&str; 20] = [
     "fentry programs",
     "kprobes",
     "fanotify permission events",
+    "peer pidfds",
 ];
 
 /// The state of a feature on a series, and what the reason must name if it is not available.
@@ -121,6 +122,7 @@ fn state(feature: &str, series: (u32, u32)) -> (&'static str, &'static str) {
         // The guests are booted without.
         "lockdown" => ("reduced", "lockdown=integrity"),
         "inline reads" if series < (6, 2) => ("unavailable", INLINE),
+        "peer pidfds" if series < (6, 5) => ("reduced", "before 6.5"),
         "verdict gate" if series < (6, 12) => ("unavailable", GATE),
         _ => ("available", ""),
     }

@@ -170,13 +170,13 @@ impl Hooks {
         Self::load_with(types, Rules::load()?, false)
     }
 
-    /// Loads all programs, to go on with what an earlier process left below this directory
+    /// Loads the programs for these types, to go on with what an earlier process left below this directory
     /// ([`Hooks::keep_rules`]): who descends from whom, as far as its rules asked for that.
     ///
     /// # Errors
     /// See [`Hooks::load`].
-    pub fn load_after(pins: &Path) -> Result<Self, ProbeError> {
-        Self::load_with(u64::MAX, Rules::load_after(Some(pins))?, true)
+    pub fn load_after(types: u64, pins: &Path) -> Result<Self, ProbeError> {
+        Self::load_with(types, Rules::load_after(Some(pins))?, true)
     }
 
     fn load_with(types: u64, rules: Rules, lsm: bool) -> Result<Self, ProbeError> {

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use rules::events::by_number;
 use rules::model::{Condition, File};
-use rules::{Action, Collection, RuleSet};
+use rules::{Action, RuleSet};
 
 use super::{EventType, Hooks};
 use crate::error::ProbeError;
 use crate::pins::Pins;
-use crate::rules::{RuleCount, Rules, RulesError};
+use crate::rules::{ReadyCollection, RuleCount, Rules, RulesError};
 
 /// Whether rules can deny events of a type, where its hook takes programs.
 pub(super) fn can_be_denied(kind: EventType) -> bool {
@@ -127,7 +127,7 @@ impl Hooks {
         &mut self,
         slot: u32,
         name: &str,
-        collection: &Collection,
+        collection: ReadyCollection,
     ) -> Result<(), RulesError> {
         self.rules.set_collection(slot, name, collection)
     }

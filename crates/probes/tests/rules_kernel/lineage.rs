@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use probes::events::Hooks;
+use probes::events::{EventType, Hooks};
 use rules::RuleSet;
 use rules::model::{Action, Condition, ProcessKey, Rule};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::trial::Trial;
+use crate::trial::{Trial, done_with, loaded};
 use probes::Rules;
 
 fn descendants_of(keys: &[ProcessKey]) -> RuleSet {
@@ -64,8 +64,7 @@ fn lineage_after_forks(trial: &Trial, generations: u32) -> u64 {
 #[test]
 #[ignore = "root: loads BPF"]
 fn who_descends_from_a_process_is_known_also_when_the_parents_between_have_ended() {
-    let mut rules = Rules::load().unwrap();
-    let trial = Trial::load(&rules);
+    let (mut rules, trial) = loaded();
     let (nothing, own, parent) = trial.descent();
     assert_eq!(nothing, 0);
     assert_eq!(own.pid, std::process::id());
@@ -89,6 +88,7 @@ fn who_descends_from_a_process_is_known_also_when_the_parents_between_have_ended
     rules.remove(0).unwrap();
     assert_eq!(trial.descent().0, 0);
     assert_eq!(lineage_after_forks(&trial, 1), 0);
+    done_with(rules, trial);
 }
 
 /// A file system of type bpf of this test's own, which goes with all that was left in it: a host may have
@@ -145,7 +145,7 @@ fn what_descends_through_a_process_that_has_ended_does_so_for_the_next_that_load
     let own = ProcessKey { pid: own.pid, start: own.start };
     // What this host can have, whatever it can deny.
     let set = for_descendants_of(&[own], Action::Notify);
-    let mut hooks = Hooks::load_after(&directory).unwrap();
+    let mut hooks = Hooks::load_after(EventType::PROCESS_EXEC.bit(), &directory).unwrap();
     hooks.keep_rules(&directory).unwrap();
     hooks.install_rules(0, &set).unwrap();
     let mut early = orphan();
@@ -153,7 +153,7 @@ fn what_descends_through_a_process_that_has_ended_does_so_for_the_next_that_load
     drop(hooks);
     let mut meanwhile = orphan();
 
-    let mut hooks = Hooks::load_after(&directory).unwrap();
+    let mut hooks = Hooks::load_after(EventType::PROCESS_EXEC.bit(), &directory).unwrap();
     hooks.keep_rules(&directory).unwrap();
     hooks.install_rules(0, &set).unwrap();
     hooks.let_go_of_older().unwrap();
@@ -172,12 +172,12 @@ fn what_descends_through_a_process_that_has_ended_does_so_for_the_next_that_load
     assert_eq!(std::fs::read_dir(left).unwrap().count(), 0);
     drop(hooks);
     // What nobody asks for is forgotten by the next.
-    let mut hooks = Hooks::load_after(&directory).unwrap();
+    let mut hooks = Hooks::load_after(EventType::PROCESS_EXEC.bit(), &directory).unwrap();
     hooks.keep_rules(&directory).unwrap();
     let other = ProcessKey { pid: own.pid, start: 1 };
     hooks.install_rules(0, &for_descendants_of(&[other], Action::Notify)).unwrap();
     drop(hooks);
-    let mut hooks = Hooks::load_after(&directory).unwrap();
+    let mut hooks = Hooks::load_after(EventType::PROCESS_EXEC.bit(), &directory).unwrap();
     hooks.keep_rules(&directory).unwrap();
     assert_eq!(hooks.rules().root(other), Some(0));
     hooks.let_go_of_older().unwrap();

@@ -14,16 +14,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use generate::Random;
-use probes::{RuleCount, Rules, RulesError};
+use probes::{ReadyCollection, RuleCount, Rules, RulesError};
 use rules::model::{Action, Condition, Number, Rule};
 use rules::record::RECORD_MAX;
 use rules::{Algorithm, Collection, Context, Outcome, Record, RuleSet, evaluate};
-use trial::{Said, Trial};
+use trial::{Said, done_with, loaded};
 
 /// How many random sets the kernel is asked about; slow machines take fewer.
 fn rounds() -> u64 {
     let wanted = std::env::var("RINGFENCE_RULES_ROUNDS").ok();
     wanted.and_then(|wanted| wanted.parse().ok()).unwrap_or(150)
+}
+
+fn ready(collection: &Collection) -> ReadyCollection {
+    ReadyCollection::new(collection).unwrap()
 }
 
 /// A client with its rules, and what it is to have counted.
@@ -40,7 +44,7 @@ impl Client {
         let set = generate::rule_set(random, size);
         let context = generate::context(random);
         for (name, collection) in &context.collections {
-            rules.set_collection(slot, name, collection).unwrap();
+            rules.set_collection(slot, name, ready(collection)).unwrap();
         }
         rules.install(slot, &set).unwrap();
         let counts = set.rules.iter().map(|rule| RuleCount { id: rule.id, ..RuleCount::default() });
@@ -83,8 +87,7 @@ fn expected(clients: &mut [Client], bytes: &[u8], context: &Context) -> Said {
 #[test]
 #[ignore = "root: loads BPF"]
 fn the_kernel_decides_as_going_through_the_rules_does() {
-    let mut rules = Rules::load().unwrap();
-    let mut trial = Trial::load(&rules);
+    let (mut rules, mut trial) = loaded();
     let (mut cases, mut denied, mut told) = (0, 0, 0);
     for seed in 0..rounds() {
         let random = &mut Random(seed);
@@ -119,6 +122,7 @@ fn the_kernel_decides_as_going_through_the_rules_does() {
     }
     println!("{cases} records: {denied} denied, {told} told of, all as expected");
     assert!(denied * 10 > cases && told * 10 > cases, "the test says too little");
+    done_with(rules, trial);
 }
 
 fn one_rule(id: u32, action: Action) -> Rule {
@@ -142,8 +146,7 @@ fn marked_set(error: u16, told: bool, rules: u32) -> RuleSet {
 #[test]
 #[ignore = "root: loads BPF"]
 fn no_event_is_decided_by_a_mix_of_two_sets() {
-    let mut rules = Rules::load().unwrap();
-    let mut trial = Trial::load(&rules);
+    let (mut rules, mut trial) = loaded();
     let sets = [marked_set(1, true, 0), marked_set(13, false, 3000), marked_set(16, true, 40)];
     rules.install(5, &sets[0]).unwrap();
     let random = &mut Random(1);
@@ -178,13 +181,13 @@ fn no_event_is_decided_by_a_mix_of_two_sets() {
     let whole = [(1, 1, 1 << 5), (13, 13, 0), (16, 16, 1 << 5)];
     assert!(seen.keys().all(|said| whole.contains(said)), "{seen:?}");
     assert_eq!(seen.len(), whole.len(), "some set was never met: {seen:?}");
+    done_with(rules, trial);
 }
 
 #[test]
 #[ignore = "root: loads BPF"]
 fn what_is_refused_leaves_what_was_there() {
-    let mut rules = Rules::load().unwrap();
-    let mut trial = Trial::load(&rules);
+    let (mut rules, mut trial) = loaded();
     rules.install(0, &marked_set(13, false, 0)).unwrap();
     let asks = Condition::DigestIn(rules::model::File::Subject, vec!["none".to_owned()]);
     let rule = Rule { conditions: vec![asks], ..one_rule(1, Action::Allow) };
@@ -200,22 +203,23 @@ fn what_is_refused_leaves_what_was_there() {
     assert_eq!(trial.decide().outcome.error, 13);
     rules.remove(0).unwrap();
     assert_eq!(trial.decide().outcome, Outcome::default());
+    done_with(rules, trial);
 }
 
 #[test]
 #[ignore = "root: loads BPF"]
 fn a_client_has_sixteen_collections_and_keeps_those_that_its_rules_ask() {
     let mut rules = Rules::load().unwrap();
-    let digests = || Collection::new(Algorithm::Sha256, vec![[7; 32]]).unwrap();
+    let digests = || ready(&Collection::new(Algorithm::Sha256, vec![[7; 32]]).unwrap());
     let name = |number: u32| format!("collection-{number}");
     for number in 0..16 {
-        rules.set_collection(3, &name(number), &digests()).unwrap();
+        rules.set_collection(3, &name(number), digests()).unwrap();
     }
-    let refused = rules.set_collection(3, "one-more", &digests());
+    let refused = rules.set_collection(3, "one-more", digests());
     assert!(matches!(refused, Err(RulesError::TooManyCollections)), "{refused:?}");
     // In the place of one that is there, or of another client, there is room.
-    rules.set_collection(3, &name(5), &digests()).unwrap();
-    rules.set_collection(4, "one-more", &digests()).unwrap();
+    rules.set_collection(3, &name(5), digests()).unwrap();
+    rules.set_collection(4, "one-more", digests()).unwrap();
 
     let asks = Condition::DigestIn(rules::model::File::Subject, vec![name(5)]);
     let rule = Rule { conditions: vec![asks], ..one_rule(1, Action::Allow) };
@@ -223,7 +227,7 @@ fn a_client_has_sixteen_collections_and_keeps_those_that_its_rules_ask() {
     let refused = rules.remove_collection(3, &name(5));
     assert!(matches!(&refused, Err(RulesError::InUse(used)) if *used == name(5)), "{refused:?}");
     rules.remove_collection(3, &name(6)).unwrap();
-    rules.set_collection(3, "one-more", &digests()).unwrap();
+    rules.set_collection(3, "one-more", digests()).unwrap();
     rules.remove(3).unwrap();
     rules.remove_collection(3, &name(5)).unwrap();
 }

@@ -5,6 +5,7 @@ use rules::model::{Action, Condition, File, FileIdentity, Number, Prefix, Proces
 use rules::{Algorithm, Collection, Record, RuleSet};
 
 use crate::generate::Random;
+use crate::ready;
 use crate::trial::Trial;
 use probes::Rules;
 
@@ -103,7 +104,7 @@ fn ten_thousand_rules_and_a_million_digests_take_little_longer_than_ten_rules() 
     }
     let million = digests(1_000_000);
     let begun = std::time::Instant::now();
-    rules.set_collection(0, "bad", &million).unwrap();
+    rules.set_collection(0, "bad", ready(&million)).unwrap();
     println!("a million digests: installed in {:.1} s", begun.elapsed().as_secs_f64());
     let begun = std::time::Instant::now();
     rules.install(0, &with_collection(rules_of_all_kinds(10_000))).unwrap();
@@ -124,7 +125,7 @@ fn ten_thousand_rules_and_a_million_digests_take_little_longer_than_ten_rules() 
 fn a_million_digests_are_found_and_others_are_not() {
     let mut rules = Rules::load().unwrap();
     let mut trial = Trial::load(&rules);
-    rules.set_collection(3, "bad", &digests(1_000_000)).unwrap();
+    rules.set_collection(3, "bad", ready(&digests(1_000_000))).unwrap();
     rules.install(3, &with_collection(RuleSet::default())).unwrap();
     let random = &mut Random(7);
     let mut record = exec_record();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Has the kernel decide about a record: bpf/rules_trial.bpf.c, called directly.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use libbpf_rs::btf::types::{MemberAttr, Struct};
@@ -63,6 +64,29 @@ pub(crate) struct Trial {
     buffers: MapHandle,
     places: Places,
     value: Vec<u8>,
+}
+
+/// What earlier tests loaded and have done with.
+static LOADED: Mutex<Vec<(Rules, Trial)>> = Mutex::new(Vec::new());
+
+/// Rules of which none is installed, and what tries them. To look through the programs takes the kernel seconds
+/// on an emulated processor, so the next test has those of an earlier one.
+pub(crate) fn loaded() -> (Rules, Trial) {
+    let loaded = LOADED.lock().unwrap().pop();
+    loaded.unwrap_or_else(|| {
+        let rules = Rules::load().unwrap();
+        let trial = Trial::load(&rules);
+        (rules, trial)
+    })
+}
+
+/// For the next test. Of one that fails nobody knows what it has left, and it does not come here.
+pub(crate) fn done_with(mut rules: Rules, trial: Trial) {
+    for slot in 0..64 {
+        // Most have none.
+        let _ = rules.remove(slot);
+    }
+    LOADED.lock().unwrap().push((rules, trial));
 }
 
 /// In the binary, because it also runs in guests, where no such file is.
