@@ -17,6 +17,8 @@
  * executable any more; its key is there. Where the kernel itself is the last to let go, as when a
  * descriptor was on its way through a socket that nobody read, the actor is the kernel.
  *
+ * What is none. Pidfds, which are regular files for the kernel since 6.9.
+ *
  * Limits. Kernels before 6.9 have no file_release: file_free is passed too late there, when the
  * file has no path any more. path_truncate is passed before it is done, and it can still fail.
  *
@@ -38,6 +40,13 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define S_IFMT	0170000
 #define S_IFREG 0100000
 
+/* Since 6.9 the kernel opens a pidfd as it opens a file (fs/pidfs.c), writable, and nobody can
+ * write it. */
+static __always_inline int is_pidfd(struct inode *inode)
+{
+	return BPF_CORE_READ(inode, i_sb, s_magic) == PID_FS_MAGIC;
+}
+
 /* --- opened ---------------------------------------------------------------------------------- */
 
 /* Argument: struct file. */
@@ -47,6 +56,8 @@ int file_open(void *context)
 	__u64 file = argument(context, 0);
 	struct buffer *buffer;
 
+	if (is_pidfd(BPF_CORE_READ((struct file *)file, f_inode)))
+		return 0;
 	buffer = begin_among(RINGFENCE_FILE_OPEN, sizeof(struct ringfence_file_open),
 			     ruled_where_told(RINGFENCE_FILE_OPEN),
 			     told_of(RINGFENCE_FILE_OPEN, of_file(file)));
@@ -70,7 +81,7 @@ static __always_inline int modified(struct inode *inode, struct place place, __u
 	struct ringfence_file_modify *modify;
 	struct buffer *buffer;
 
-	if (!is_regular(inode))
+	if (!is_regular(inode) || is_pidfd(inode))
 		return 0;
 	buffer = begin_among(RINGFENCE_FILE_MODIFY, sizeof(*modify),
 			     ruled_where_told(RINGFENCE_FILE_MODIFY),

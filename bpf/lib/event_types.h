@@ -30,6 +30,7 @@
 #define TMPFS_MAGIC	0x01021994
 #define RAMFS_MAGIC	0x858458f6
 #define HUGETLBFS_MAGIC 0x958458f6
+#define PID_FS_MAGIC	0x50494446
 
 typedef struct {
 	int counter;

@@ -51,13 +51,14 @@ impl Programs {
 }
 
 /// Programs of tests that are run in guests.
-const TESTS: [&str; 14] = [
+const TESTS: [&str; 15] = [
     "calls",
     "doors",
     "events",
     "files",
     "firmware",
     "lsm_events",
+    "nothing_else",
     "rings",
     "rules_conditions",
     "rules_enforced",

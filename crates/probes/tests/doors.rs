@@ -20,7 +20,10 @@ use clients::deeds::{
 };
 use clients::listener::{EXEC as PROT_EXEC, Listener, Memory, READ, WRITE, some_file};
 use clients::record::Record;
-use clients::senders::{Group, SENDERS, as_if_by_a_timer, by_a_timer, by_the_end_of_a_parent};
+use clients::senders::{
+    Group, SENDERS, as_if_by_a_timer, by_a_file, by_a_message_queue, by_a_terminal, by_a_timer,
+    by_the_end_of_a_parent,
+};
 use clients::{
     Client, EXEC, EXIT, FORK, LARGE, LIMIT, Programs, SIGNAL, THREAD, door_of, ended, executed,
     no_door_of, process_hooks, run,
@@ -383,16 +386,21 @@ fn a_program_is_executed_by_execveat_and_by_the_kernel_itself() {
     let program = programs.copy("true");
     let directory = File::open(programs.path()).unwrap();
     let file = File::open(&program).unwrap();
-    let mut told = |door: &str, (pid, failed): (u32, i32)| {
+    let mut told = |door: &str, path: &Path, (pid, failed): (u32, i32)| {
         assert_eq!(failed, 0);
         client.read_until(ended(pid));
         let of = client.of(pid);
-        let execs = of.iter().filter(|record| executed(record, &program));
+        let execs = of.iter().filter(|record| executed(record, path));
         assert_eq!(execs.count(), 1, "{door}: {of:?}");
         door_of("notify", EXEC, door);
     };
-    told("execveat of a name", execute_at(&directory, c"true"));
-    told("execveat of a descriptor", execute(file.as_raw_fd()));
+    told("execveat of a name", &program, execute_at(&directory, c"true"));
+    told("execveat of a descriptor", &program, execute(file.as_raw_fd()));
+    let memory = program_in_memory("program");
+    told("execveat of a memfd", Path::new("/memfd:program"), execute(memory.as_raw_fd()));
+    let others = Programs::new();
+    let (gone, file) = others.deleted("true");
+    told("execveat of a deleted file", &gone, execute(file.as_raw_fd()));
 
     // The program by which the kernel loads what nobody has: no family of protocols has this number any more
     // (AF_DECnet until 6.1).
@@ -468,6 +476,9 @@ fn signal_to(client: &Client, pid: u32, number: i32) -> Record {
 #[ignore = "root: loads BPF programs"]
 fn a_signal_is_told_of_by_whatever_way_it_is_sent() {
     const KERNEL_ACTOR: u64 = 8;
+    // include/uapi/asm-generic/siginfo.h
+    const SI_MESGQ: i32 = -3;
+    const POLL_IN: i32 = 1;
     // It is ignored by who did not say otherwise.
     let number = libc::SIGURG;
     let mut hooks = process_hooks();
@@ -498,6 +509,29 @@ fn a_signal_is_told_of_by_whatever_way_it_is_sent() {
     client.take();
     assert_eq!(marked(&signal_to(&client, us, number)), KERNEL_ACTOR);
     door_of("notify", SIGNAL, "timer_create");
+
+    client.take();
+    client.seen.clear();
+    // Nobody is asked about it, and who writes is who sends: himself.
+    let told_of_us = |client: &mut Client| {
+        client.take();
+        let told = signal_to(client, us, number);
+        client.seen.clear();
+        assert_eq!(told.actor("process.pid"), u64::from(us));
+        (part(&told, "code") as i32, marked(&told))
+    };
+    if by_a_message_queue(number).is_some() {
+        assert_eq!(told_of_us(&mut client), (SI_MESGQ, 0));
+        door_of("notify", SIGNAL, "mq_notify");
+    }
+    by_a_file(number);
+    assert_eq!(told_of_us(&mut client), (POLL_IN, 0));
+    door_of("notify", SIGNAL, "a file with O_ASYNC (SIGIO)");
+    if let Some(child) = by_a_terminal() {
+        client.take();
+        assert_eq!(marked(&signal_to(&client, child, libc::SIGINT)), KERNEL_ACTOR);
+        door_of("notify", SIGNAL, "a key of a terminal");
+    }
 
     client.seen.clear();
     let parent = by_the_end_of_a_parent();

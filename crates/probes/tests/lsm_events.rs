@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 use std::ptr;
 
-use clients::deeds::{LENGTH, Subject, attached, program_in_memory};
+use clients::deeds::{LENGTH, Subject, attached, other_kernel, own_kernel, program_in_memory};
 use clients::listener::{EXEC, Listener, Memory, READ, WRITE, some_file};
 use clients::record::Record;
 use clients::{Client, LARGE, Loaded, Programs, door_of, run};
@@ -401,6 +401,25 @@ fn a_module_or_another_kernel_is_told_of_from_a_file_and_from_memory() {
         listener.door(if module { "init_module" } else { "kexec_load" });
         listener.hear_nothing(|| fs::read(&path).unwrap());
     }
+}
+
+#[test]
+#[ignore = "root: loads LSM programs, which the lab's kernels take"]
+fn the_initramfs_of_another_kernel_is_told_of_beside_it() {
+    let kind = EventType::KEXEC_LOAD;
+    let Some(mut listener) = Listener::to(kind, "ringfence_kernel_load") else { return };
+    let Some(kernel) = own_kernel() else { return };
+    let programs = Programs::new();
+    let (initramfs, file) = some_file(&programs);
+    drop(file);
+    let (heard, failed) = listener.hear(|| other_kernel(&kernel, &initramfs));
+    assert_eq!(failed, 0);
+    let told = heard
+        .iter()
+        .map(|record| (listener.text(record, "file.path"), listener.number(record, "from")));
+    let wanted = [&kernel, &initramfs].map(|path| (path.to_str().unwrap().to_owned(), 1));
+    assert_eq!(told.collect::<Vec<_>>(), wanted);
+    listener.door("kexec_file_load, the initramfs");
 }
 
 #[test]

@@ -8,17 +8,20 @@ mod clients;
 
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use clients::deeds::{LENGTH, changed, executed, with_read_implies_exec};
+use clients::deeds::{LENGTH, changed, executed, other_kernel, own_kernel, with_read_implies_exec};
 use clients::listener::some_file;
 use clients::ruler::{Ruler, SLOT, doors_are_denied, doors_are_denied_with, header};
-use clients::senders::{by_a_timer, by_the_end_of_a_parent};
-use clients::{Client, EXEC, Loaded, Programs, SIGNAL, door_of, no_door_of};
+use clients::senders::{
+    by_a_file, by_a_message_queue, by_a_terminal, by_a_timer, by_the_end_of_a_parent,
+};
+use clients::{Client, EXEC, LARGE, Loaded, Programs, SIGNAL, door_of, no_door_of};
 use probes::events::{AskTerms, EventType, SMALLEST_RING};
+use rules::RuleSet;
 
 fn own_path() -> PathBuf {
     std::env::current_exe().unwrap()
@@ -58,6 +61,47 @@ fn a_program_whose_image_is_denied_is_ended_and_one_that_ld_so_is_to_run_is_not_
     // What ld.so ends with when it cannot load something.
     let own = Some(127);
     doors_are_denied_with(kind, &condition, own, &mut [("ld.so run by hand", &mut run)]);
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn what_another_thread_executes_is_denied_with_the_errno_of_the_rule() {
+    let programs = Programs::new();
+    let program = programs.copy("true");
+    let mut execute = || {
+        let mut own = Command::new(own_path());
+        own.args(["--exact", "part_of_a_test_whose_thread_executes_a_program", "--ignored"]);
+        let ended = own.env("RINGFENCE_EXECUTES", &program).stdout(Stdio::null()).status();
+        ended.unwrap().code().unwrap()
+    };
+    let condition = format!("file.path = {program:?}");
+    let door = "execve by another thread than the first";
+    doors_are_denied(EXEC, &condition, &mut [(door, &mut execute)]);
+}
+
+#[test]
+#[ignore = "part of another test"]
+fn part_of_a_test_whose_thread_executes_a_program() {
+    let Some(program) = std::env::var_os("RINGFENCE_EXECUTES") else { return };
+    let failed = std::thread::spawn(|| Command::new(program).exec()).join().unwrap();
+    std::process::exit(failed.raw_os_error().unwrap());
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn the_initramfs_of_another_kernel_is_denied_with_the_errno_of_the_rule() {
+    let kind = EventType::KEXEC_LOAD;
+    if let Some(reason) = &Ruler::of(kind).cannot {
+        eprintln!("not looked for: {reason}");
+        return;
+    }
+    let Some(kernel) = own_kernel() else { return };
+    let programs = Programs::new();
+    let (path, file) = some_file(&programs);
+    drop(file);
+    let condition = format!("file.path = {path:?}");
+    let mut load = || other_kernel(&kernel, &path);
+    doors_are_denied(kind, &condition, &mut [("kexec_file_load, the initramfs", &mut load)]);
 }
 
 #[test]
@@ -102,7 +146,7 @@ fn the_program_by_which_the_kernel_loads_modules_is_denied_and_nothing_is_execut
 
 #[test]
 #[ignore = "root: loads BPF programs"]
-fn the_signal_of_a_timer_is_told_of_and_not_denied_and_that_of_the_end_of_a_parent_is() {
+fn signals_that_nobody_is_asked_about_are_told_of_and_that_of_the_end_of_a_parent_is_denied() {
     let mut ruler = Ruler::of(SIGNAL);
     if let Some(reason) = &ruler.cannot {
         eprintln!("not looked for: {reason}");
@@ -123,6 +167,19 @@ fn the_signal_of_a_timer_is_told_of_and_not_denied_and_that_of_the_end_of_a_pare
     by_a_timer(libc::SIGURG);
     assert_eq!(ruler.told().iter().map(header).collect::<Vec<_>>(), [[2, 4, 0, 0]]);
     no_door_of("rule", SIGNAL, "timer_create");
+    if by_a_message_queue(libc::SIGURG).is_some() {
+        assert_eq!(ruler.told().iter().map(header).collect::<Vec<_>>(), [[2, 4, 0, 0]]);
+        no_door_of("rule", SIGNAL, "mq_notify");
+    }
+    by_a_file(libc::SIGURG);
+    assert_eq!(ruler.told().iter().map(header).collect::<Vec<_>>(), [[2, 4, 0, 0]]);
+    no_door_of("rule", SIGNAL, "a file with O_ASYNC (SIGIO)");
+    ruler.install(&rules("SIGINT")).unwrap();
+    ruler.told();
+    if by_a_terminal().is_some() {
+        assert_eq!(ruler.told().iter().map(header).collect::<Vec<_>>(), [[2, 4, 0, 0]]);
+        no_door_of("rule", SIGNAL, "a key of a terminal");
+    }
     ruler.install(&rules("SIGKILL")).unwrap();
     ruler.told();
     by_the_end_of_a_parent();
@@ -130,6 +187,43 @@ fn the_signal_of_a_timer_is_told_of_and_not_denied_and_that_of_the_end_of_a_pare
     let told: Vec<_> = ruler.told().iter().map(header).collect();
     assert_eq!(told, [[2, 5, 2, 1]]);
     door_of("rule", SIGNAL, "PR_SET_PDEATHSIG");
+}
+
+#[test]
+#[ignore = "root: loads BPF programs"]
+fn what_a_rule_allows_no_later_rule_of_its_client_denies_and_those_of_others_do() {
+    let mut ruler = Ruler::of(EXEC);
+    if let Some(reason) = &ruler.cannot {
+        eprintln!("not looked for: {reason}");
+        return;
+    }
+    let programs = Programs::new();
+    let (allowed, denied) = (programs.copy("true"), programs.copy("false"));
+    let rule = |id, action, condition: String| {
+        format!("[[rule]]\nid = {id}\nevent = \"process_exec\"\naction = {action:?}\n{condition}\n")
+    };
+    let this = |path: &Path| format!("file.path = {path:?}");
+    // With all that is below.
+    let all = this(programs.path());
+    let own = rule(1, "allow", this(&allowed)) + &rule(2, "deny", all.clone());
+    ruler.install(&own).unwrap();
+    ruler.told();
+    assert_eq!((executed(&allowed), executed(&denied)), (0, libc::EPERM));
+    assert!(ruler.told().is_empty(), "none of them tells");
+    assert_eq!(ruler.counts(), [(1, 0), (1, 1)]);
+    // The other way round nothing is left to be allowed.
+    let own = rule(2, "deny", all.clone()) + &rule(1, "allow", this(&allowed));
+    ruler.install(&own).unwrap();
+    assert_eq!(executed(&allowed), libc::EPERM);
+    assert_eq!(ruler.counts(), [(1, 1), (0, 0)]);
+
+    ruler.install(&rule(1, "allow", all)).unwrap();
+    assert_eq!(executed(&denied), 0);
+    let other = Client::admit(&mut ruler.hooks, SLOT + 1, LARGE, &[]);
+    let others = rule(9, "deny", this(&denied) + "\nerror = \"EACCES\"");
+    ruler.hooks.install_rules(other.slot, &RuleSet::from_toml(&others).unwrap()).unwrap();
+    assert_eq!((executed(&denied), executed(&allowed)), (libc::EACCES, 0));
+    assert_eq!(ruler.counts(), [(3, 0)]);
 }
 
 #[test]

@@ -22,7 +22,8 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 };
 
 /// Programs of tests.
-const TESTS: [&str; 6] = ["events", "rings", "lsm_events", "doors", "files", "calls"];
+const TESTS: [&str; 7] =
+    ["events", "rings", "lsm_events", "doors", "nothing_else", "files", "calls"];
 /// A module that does nothing, and is unloaded to be told of.
 const MODULE: &str = "dummy";
 

@@ -36,7 +36,9 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let has_gate = cell.kernel().series() >= (6, 12);
     let lacking = usize::from(!has_gate);
     let enforced = Tests { program: "rules_enforced", lacking, ..Tests::default() };
-    let live = Tests { program: "rules_live", ..Tests::default() };
+    // A million digests take an emulated processor a minute to read, and the host's own a second.
+    let without: &[&str] = &["--skip", "million"];
+    let live = Tests { program: "rules_live", arguments: without, ..Tests::default() };
     let conditions = Tests { program: "rules_conditions", ..Tests::default() };
     let mut passed = 0;
     let indirect = Tests { program: "rules_indirect", lacking, ..Tests::default() };

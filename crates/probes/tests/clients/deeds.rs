@@ -464,6 +464,32 @@ impl Drop for Subject {
     }
 }
 
+/// The file that this kernel was booted from, where packages have it.
+pub(crate) fn own_kernel() -> Option<PathBuf> {
+    let release = rustix::system::uname().release().to_str().unwrap().to_owned();
+    let places =
+        [format!("/boot/vmlinuz-{release}"), format!("/usr/lib/modules/{release}/vmlinuz")];
+    let kernel = places.map(PathBuf::from).into_iter().find(|path| path.exists());
+    if kernel.is_none() {
+        eprintln!("not looked for: the file of this kernel, {release}, is not here");
+    }
+    kernel
+}
+
+/// Loads another kernel with an initramfs, and unloads it. Gives the errno.
+pub(crate) fn other_kernel(kernel: &Path, initramfs: &Path) -> i32 {
+    let (kernel, initramfs) = (File::open(kernel).unwrap(), File::open(initramfs).unwrap());
+    let (kernel, initramfs, line) = (kernel.as_raw_fd(), initramfs.as_raw_fd(), c"".as_ptr());
+    // SAFETY: descriptors of ours and a string that ends; nobody boots what is loaded.
+    unsafe {
+        let loaded = libc::syscall(libc::SYS_kexec_file_load, kernel, initramfs, 1, line, 0);
+        let failed = errno(loaded);
+        // KEXEC_FILE_UNLOAD, include/uapi/linux/kexec.h
+        assert_eq!(libc::syscall(libc::SYS_kexec_file_load, -1, -1, 0, 0, 1), 0);
+        failed
+    }
+}
+
 /// What bpf(2) is called with to load a program that does nothing, of the type SOCKET_FILTER and with this
 /// name, and what it refers to.
 pub(crate) struct Program {

@@ -2,8 +2,10 @@
 //! Ways to send a signal to a process that has one thread and a group of its own. Each gives the errno that it
 //! failed with, or 0.
 
+use std::ffi::CString;
 use std::fs;
-use std::os::fd::{AsRawFd, RawFd};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use super::deeds::{Subject, errno};
@@ -113,6 +115,88 @@ pub(crate) fn by_a_timer(signal: i32) {
         assert_eq!(libc::timer_settime(timer, 0, &raw const once, std::ptr::null_mut()), 0);
         std::thread::sleep(std::time::Duration::from_millis(50));
         assert_eq!(libc::timer_delete(timer), 0);
+    }
+}
+
+/// Has a message queue send a signal to this process, which ignores it. Nothing where there are none.
+pub(crate) fn by_a_message_queue(signal: i32) -> Option<()> {
+    let name = CString::new(format!("/ringfence-{}", std::process::id())).unwrap();
+    let flags = libc::O_CREAT | libc::O_RDWR | libc::O_CLOEXEC;
+    let none = std::ptr::null::<libc::mq_attr>();
+    // SAFETY: a name that ends, a queue of our own, and a message of one byte.
+    unsafe {
+        let queue = libc::mq_open(name.as_ptr(), flags, 0o600, none);
+        if queue == -1 {
+            eprintln!("not looked for: mq_notify: {}", io::Error::last_os_error());
+            return None;
+        }
+        libc::mq_unlink(name.as_ptr());
+        let mut event: libc::sigevent = std::mem::zeroed();
+        (event.sigev_notify, event.sigev_signo) = (libc::SIGEV_SIGNAL, signal);
+        assert_eq!(libc::mq_notify(queue, &raw const event), 0);
+        assert_eq!(libc::mq_send(queue, c"m".as_ptr(), 1, 0), 0);
+        assert_eq!(libc::mq_close(queue), 0);
+    }
+    Some(())
+}
+
+/// Has a pipe that something comes into send a signal to this process, which ignores it.
+pub(crate) fn by_a_file(signal: i32) {
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let file = reader.as_raw_fd();
+    // SAFETY: plain system calls on a descriptor of ours.
+    unsafe {
+        assert_eq!(libc::fcntl(file, libc::F_SETOWN, std::process::id()), 0);
+        // F_SETSIG, include/uapi/asm-generic/fcntl.h: without it SIGIO would end this process.
+        assert_eq!(libc::fcntl(file, 10, signal), 0);
+        assert_eq!(libc::fcntl(file, libc::F_SETFL, libc::O_ASYNC), 0);
+    }
+    rustix::io::write(&writer, b"m").unwrap();
+    // That nobody writes any more is told of as well.
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::fcntl(file, libc::F_SETFL, 0) }, 0);
+}
+
+/// Has a terminal send SIGINT to a child that it belongs to, which ends by it. Gives the child's number; nothing
+/// where there are no terminals.
+pub(crate) fn by_a_terminal() -> Option<u32> {
+    // SAFETY: plain system calls, and room for a name.
+    let (master, name) = unsafe {
+        let master = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
+        if master == -1 {
+            eprintln!("not looked for: a key of a terminal: {}", io::Error::last_os_error());
+            return None;
+        }
+        let master = OwnedFd::from_raw_fd(master);
+        let mut name = [0; 64];
+        let terminal = master.as_raw_fd();
+        assert_eq!(libc::unlockpt(terminal), 0);
+        assert_eq!(libc::ptsname_r(terminal, name.as_mut_ptr(), name.len()), 0);
+        (master, name)
+    };
+    let (ready, says) = rustix::pipe::pipe().unwrap();
+    let (ready, says) = (ready.as_raw_fd(), says.as_raw_fd());
+    // SAFETY: the child makes system calls on what was there before it, takes no memory, and ends.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            libc::setsid();
+            // Who leads a session and has no terminal gets the first that it opens.
+            let opened = libc::open(name.as_ptr(), libc::O_RDWR);
+            let byte = u8::from(opened != -1);
+            libc::write(says, (&raw const byte).cast(), 1);
+            libc::pause();
+            libc::_exit(0);
+        }
+        let mut byte = 0_u8;
+        assert_eq!(libc::read(ready, (&raw mut byte).cast(), 1), 1);
+        assert_eq!(byte, 1, "the child has no terminal");
+        // Control-C
+        rustix::io::write(&master, b"\x03").unwrap();
+        let mut status = 0;
+        assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+        assert_eq!(libc::WTERMSIG(status), libc::SIGINT);
+        Some(child as u32)
     }
 }
 
