@@ -4,7 +4,8 @@
 //!
 //! The header file is the contract and stays the only one. What is written here a second time, so
 //! that it reads as Rust, is held to it by `tests/layout.rs`: that test has clang compile the header
-//! and compares every field with the types of the object (BTF), and every constant by its name.
+//! and compares every field with the types of the object (BTF), and every constant by its name. A test of
+//! the crate `probes` compares them with the objects that are loaded.
 //!
 //! ```
 //! use abi::{Event, EventType, ProcessExec, Record, RecordBuilder};
