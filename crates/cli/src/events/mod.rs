@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `ringfence events`: what happens, as ringfenced's clients are told of it.
 
+mod filter;
 mod json;
 mod line;
 #[cfg(test)]
@@ -16,12 +17,14 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use sdk::{Coverage, EventClasses, RingError, Session, SessionError, SessionOptions, Subscription};
 
+use self::filter::Filter;
 use crate::Ending;
 use crate::clock::Clock;
 use crate::screen::{Output, Style};
 
 /// Show what happens on this host, live, as clients of ringfenced are told of it
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Socket of ringfenced
     #[arg(long, value_name = "PATH", default_value = sdk::SOCKET)]
@@ -33,6 +36,10 @@ pub(crate) struct Arguments {
     /// itself, such as losses, is always shown
     #[arg(long = "type", value_name = "TYPE", value_parser = event_types())]
     types: Vec<EventType>,
+    /// Only events for which this holds, a condition as rules have them (docs/rules.md); if it is given
+    /// several times, for which all hold
+    #[arg(long = "where", value_name = "CONDITION")]
+    conditions: Vec<String>,
     /// Print one JSON object a line, as docs/events.md describes it
     #[arg(long)]
     json: bool,
@@ -43,6 +50,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N")]
     count: Option<u64>,
 }
+
+const EXAMPLES: &str = "\
+Example: ringfence events --where 'file.path = \"/tmp\"' --where 'actor.uid = 0'";
 
 /// How much is put together before it is printed, in bytes, while more events wait.
 const BATCH: usize = 64 << 10;
@@ -55,26 +65,33 @@ fn event_types() -> impl TypedValueParser<Value = EventType> {
 
 /// Runs the subcommand, until it is ended, there were as many events as wanted, or the daemon ends.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    let filter = Filter::of(&arguments.conditions, &arguments.types)?;
     let mut session = SessionOptions::new(&arguments.client).socket(&arguments.socket).open()?;
     let subscriptions = if arguments.types.is_empty() {
         let coverage = session.coverage()?;
-        let (subscriptions, missing) = all(&session.opened().grant, &coverage);
+        let (mut subscriptions, missing) = all(&session.opened().grant, &coverage);
         if !missing.is_empty() {
             eprintln!(
                 "ringfence: this host does not tell of {}; `ringfence status` says why",
                 missing.join(", ")
             );
         }
+        if let Some(filter) = &filter {
+            subscriptions.retain(|one| filter.is_of(one.classes.event));
+        }
         subscriptions
     } else {
         // What is not granted or not there is left to the daemon, which says why.
-        arguments.types.iter().copied().map(told).collect()
+        let types = arguments.types.iter().copied();
+        types.filter(|event| filter.as_ref().is_none_or(|f| f.is_of(*event))).map(told).collect()
     };
     if subscriptions.is_empty() {
-        bail!("the grant `{}` has no event of which it may be told here", arguments.client);
+        let selected = if filter.is_some() { " and that can be selected so" } else { "" };
+        let client = &arguments.client;
+        bail!("the grant `{client}` has no event of which it may be told here{selected}");
     }
     session.subscribe(&subscriptions)?;
-    show(&mut session, arguments)
+    show(&mut session, filter.as_ref(), arguments)
 }
 
 fn told(event: EventType) -> Subscription {
@@ -95,13 +112,17 @@ fn all(grant: &[EventClasses], coverage: &[Coverage]) -> (Vec<Subscription>, Vec
     (here.into_iter().map(told).collect(), missing)
 }
 
-fn show(session: &mut Session, arguments: &Arguments) -> anyhow::Result<Ending> {
+fn show(
+    session: &mut Session,
+    filter: Option<&Filter>,
+    arguments: &Arguments,
+) -> anyhow::Result<Ending> {
     let clock = Clock::of_boot();
     let style = Style::of_stdout();
     let mut output = Output::stdout();
     let mut events = session.events();
     let mut text = String::new();
-    let (mut shown, mut told_of_end) = (0, false);
+    let (mut shown, mut missed, mut told_of_end) = (0, 0, false);
     while arguments.count.is_none_or(|count| shown < count) && !output.is_closed() {
         // What is there is printed before anything is waited for.
         let patience = (!text.is_empty()).then_some(Duration::ZERO);
@@ -121,14 +142,20 @@ fn show(session: &mut Session, arguments: &Arguments) -> anyhow::Result<Ending> 
                 return Err(error.into());
             }
         };
+        // What was lost might have been shown.
+        missed += event.missed;
+        if !filter.is_none_or(|filter| filter.shows(&event.record)) {
+            continue;
+        }
+        let missed = std::mem::take(&mut missed);
         told_of_end |= matches!(event.record.event(), Event::ShuttingDown(_));
         if arguments.json {
-            let line = json::Line::of(&event.record, event.sequence, event.missed, clock);
+            let line = json::Line::of(&event.record, event.sequence, missed, clock);
             let line = if arguments.record { line.with_record(&event.record) } else { line };
             text.push_str(&serde_json::to_string(&line)?);
         } else {
-            if event.missed > 0 {
-                text.push_str(&line::gap(event.missed, style));
+            if missed > 0 {
+                text.push_str(&line::gap(missed, style));
                 text.push('\n');
             }
             text.push_str(&line::line(&event.record, clock, style));
