@@ -3,9 +3,13 @@
 //! `decide CLIENT EVENT allow | deny ERRNO | deny-second ERRNO | never [DEADLINE_MS]`. It says `ready`, and
 //! then a line for each question: what it is about. It ends with its input.
 
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use sdk::abi::{Class, Event, EventType};
@@ -13,6 +17,7 @@ use sdk::{SessionOptions, Subscription, Verdict};
 
 use crate::client_process::{is_over, say};
 use crate::deeds::PROGRAM;
+use crate::programs::executed;
 
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     let [client, event, policy, number, rest @ ..] = arguments else {
@@ -56,6 +61,42 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
         say(&about)?;
     }
     Ok(session.close()?)
+}
+
+/// `resume CLIENT`: one that is asked what is executed and denies it, in a session whose connection broke and that
+/// was taken up again. When its input ends it executes the program that is tried, and says the errno, 0 for none.
+pub(crate) fn resume(client: &str) -> anyhow::Result<()> {
+    let connection = UnixStream::connect(sdk::SOCKET)?;
+    let broken = connection.try_clone()?;
+    let mut session = SessionOptions::new(client).open_over(connection.into())?;
+    session.subscribe(&[Subscription::new(EventType::ProcessExec, [Class::Ask])])?;
+    broken.shutdown(Shutdown::Both)?;
+    let began = Instant::now();
+    // The daemon may not know it yet.
+    while let Err(error) = session.reconnect(Path::new(sdk::SOCKET)) {
+        anyhow::ensure!(began.elapsed() < Duration::from_secs(60), "{error}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    say("ready")?;
+    let mut own: Option<JoinHandle<_>> = None;
+    loop {
+        if own.is_none() && is_over()? {
+            own = Some(std::thread::spawn(|| executed(PROGRAM)));
+        }
+        if let Some(ended) = own.take_if(|own| own.is_finished()) {
+            let came = ended.join().map_err(|_| anyhow::anyhow!("the thread panicked"))?;
+            say(&came.err().unwrap_or(0).to_string())?;
+            return Ok(session.close()?);
+        }
+        let mut events = session.events();
+        let Some(event) = events.next(Some(Duration::from_millis(50)))? else { continue };
+        if let Event::ProcessExec(exec) = event.record.event()
+            && event.record.is_ask()
+        {
+            event.answer(Verdict::deny(libc::EPERM.unsigned_abs()))?;
+            say(&exec.path().escape_ascii().to_string())?;
+        }
+    }
 }
 
 /// `watch CLIENT`: one that is told of what is executed and asked about nothing. When its input ends it executes the

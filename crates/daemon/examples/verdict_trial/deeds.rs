@@ -4,16 +4,21 @@
 use std::ffi::CString;
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::ptr;
 
 use anyhow::Context;
-use io_uring::{IoUring, opcode, types};
-use rustix::fs::{MemfdFlags, memfd_create};
+
+use crate::openings::{
+    opened, opened_again, opened_as_said, opened_by_handle, opened_by_ring, opened_with,
+};
+use crate::programs::{
+    deleted, executed, executed_at, executed_by, executed_by_hand, executed_by_the_kernel,
+    executed_interpreted, linked, loader, memfd, own_path,
+};
 
 /// What a call came to: the errno, or nothing.
 pub(crate) type Came = Result<(), i32>;
@@ -30,6 +35,15 @@ pub(crate) const DELETED: &str = "/tried/deleted";
 pub(crate) const MEMFD: &str = "/memfd:tried";
 /// What shared memory is called.
 pub(crate) const SHARED: &str = "/SYSV00000000";
+
+/// What loads modules, and what it leaves behind; in the place of an errno that it was not run.
+pub(crate) const LOADER: &str = "/tried/loader";
+pub(crate) const LOADED: &str = "/tried/loaded";
+pub(crate) const NOT_RUN: i32 = -1;
+/// What binfmt_misc has the program interpret.
+pub(crate) const INTERPRETED: &str = "/tried/interpreted";
+/// An initramfs, which holds nothing.
+pub(crate) const INITRAMFS: &str = "/tried/initramfs";
 
 /// Where files are watched: grants name the directory above.
 /// What is below, two levels deep.
@@ -58,6 +72,13 @@ pub(crate) enum Deed {
     ExecuteScript,
     ExecuteMemfd,
     ExecuteDeleted,
+    /// Of the interpreter of a script, by hand, and of what binfmt_misc has interpreted.
+    ExecuteByHand,
+    ExecuteInterpreted,
+    /// By a thread that is not the first of its process.
+    ExecuteByThread,
+    /// By the kernel, to have a module loaded; the program is a script.
+    ExecuteByKernel,
     /// mmap(2), executable, of a file
     Map,
     /// The same of a file in memory and of one that was deleted.
@@ -84,6 +105,8 @@ pub(crate) enum Deed {
     Program,
     /// kexec_file_load(2)
     KernelFromFile,
+    /// The same with an initramfs.
+    KernelAndInitramfs,
     /// kexec_load(2); of nothing, which unloads what is there, and is asked about all the same.
     KernelFromMemory,
     /// open(2) for reading and for writing, of a watched file.
@@ -124,6 +147,10 @@ impl Deed {
             Self::ExecuteScript => "execve of a script, by its name",
             Self::ExecuteMemfd => "execve of a memfd",
             Self::ExecuteDeleted => "execve of a deleted file",
+            Self::ExecuteByHand => "an interpreter by hand, with a script",
+            Self::ExecuteInterpreted => "execve of what binfmt_misc has interpreted, by its name",
+            Self::ExecuteByThread => "execve by another thread than the first",
+            Self::ExecuteByKernel => "by the kernel (request_module)",
             Self::Map => "mmap",
             Self::MapMemfd => "mmap of a memfd",
             Self::MapDeleted => "mmap of a deleted file",
@@ -139,6 +166,7 @@ impl Deed {
             Self::ModuleFromMemory => "init_module",
             Self::Program => "bpf, BPF_PROG_LOAD",
             Self::KernelFromFile => "kexec_file_load",
+            Self::KernelAndInitramfs => "kexec_file_load, the initramfs",
             Self::KernelFromMemory => "kexec_load",
             Self::Read | Self::ReadFree | Self::ReadGuarded => "open for reading",
             Self::Write => "open for writing",
@@ -163,142 +191,19 @@ pub(crate) struct Deeds {
     pub(crate) kernel: String,
 }
 
-fn came(result: i64) -> Came {
+pub(crate) fn came(result: i64) -> Came {
     if result >= 0 {
         return Ok(());
     }
     Err(io::Error::last_os_error().raw_os_error().unwrap_or(0))
 }
 
-fn ended<T>(result: io::Result<T>) -> Came {
+pub(crate) fn ended<T>(result: io::Result<T>) -> Came {
     result.map(|_| ()).map_err(|error| error.raw_os_error().unwrap_or(0))
 }
 
-fn opened(path: &str, write: bool) -> Came {
-    ended(File::options().read(!write).write(write).open(path))
-}
-
-/// Opens a file for reading with no call of the open family.
-fn opened_by_ring(path: &str) -> anyhow::Result<Came> {
-    let path = CString::new(path)?;
-    let mut ring = IoUring::new(1)?;
-    let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).build();
-    // SAFETY: the path lives until the entry is completed, which is waited for.
-    unsafe { ring.submission().push(&entry)? };
-    ring.submit_and_wait(1)?;
-    let done = ring.completion().next().context("nothing was completed")?.result();
-    if done < 0 {
-        return Ok(Err(-done));
-    }
-    // SAFETY: a descriptor that was just made for us.
-    drop(unsafe { OwnedFd::from_raw_fd(done) });
-    Ok(Ok(()))
-}
-
-fn text(path: &str) -> anyhow::Result<CString> {
+pub(crate) fn text(path: &str) -> anyhow::Result<CString> {
     Ok(CString::new(path)?)
-}
-
-/// Opens by openat2, for reading.
-fn opened_as_said(path: &str) -> anyhow::Result<Came> {
-    let path = text(path)?;
-    // struct open_how: flags, mode, resolve.
-    let how = [libc::O_CLOEXEC as u64, 0, 0];
-    // SAFETY: a path that ends, and as many bytes as are said to be there.
-    closed(unsafe {
-        let how = (how.as_ptr(), size_of_val(&how));
-        libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), how.0, how.1)
-    })
-}
-
-/// Opens by open(2) itself, with any flags.
-fn opened_with(path: &str, flags: i32) -> anyhow::Result<Came> {
-    let path = text(path)?;
-    // SAFETY: a path that ends.
-    closed(i64::from(unsafe { libc::open(path.as_ptr(), flags) }))
-}
-
-/// Opens by a handle, for reading. That is found before, for which nothing is opened but a directory above.
-fn opened_by_handle(path: &str) -> anyhow::Result<Came> {
-    let mount = File::open("/tried")?;
-    let path = text(path)?;
-    // struct file_handle: how many bytes there are, the type, 128 bytes.
-    let (mut handle, mut mount_id) = ([0_u32; 34], 0_i32);
-    handle[0] = 128;
-    // SAFETY: a path that ends, and room for what is written.
-    let named = unsafe {
-        let (handle, id) = (handle.as_mut_ptr(), &raw mut mount_id);
-        libc::syscall(libc::SYS_name_to_handle_at, libc::AT_FDCWD, path.as_ptr(), handle, id, 0)
-    };
-    came(named).map_err(io::Error::from_raw_os_error).context("no handle")?;
-    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-    // SAFETY: a handle of the kernel's.
-    closed(unsafe {
-        libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), handle.as_ptr(), flags)
-    })
-}
-
-/// Opens what a descriptor stands for that can be neither read nor written.
-fn opened_again(path: &str) -> anyhow::Result<Came> {
-    let mut options = File::options();
-    let file = options.read(true).custom_flags(libc::O_PATH).open(path)?;
-    Ok(opened(&format!("/proc/self/fd/{}", file.as_raw_fd()), false))
-}
-
-/// What came of a call that gives a descriptor, which is closed.
-fn closed(descriptor: i64) -> anyhow::Result<Came> {
-    let came = came(descriptor);
-    if came.is_ok() {
-        // SAFETY: a descriptor that was just made for us.
-        drop(unsafe { OwnedFd::from_raw_fd(i32::try_from(descriptor)?) });
-    }
-    Ok(came)
-}
-
-/// Executes busybox by a descriptor alone, or by a name in the directory that it stands for.
-fn executed_at(file: File, name: &str) -> anyhow::Result<Came> {
-    let mut command = Command::new(PROGRAM);
-    let path = text(name)?;
-    let flags = if name.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
-    let arguments = [c"busybox".as_ptr() as usize, c"true".as_ptr() as usize, 0];
-    let environment = [0_usize];
-    // SAFETY: one system call, with strings that end and lists of them.
-    unsafe {
-        command.pre_exec(move || {
-            let (file, arguments) = (file.as_raw_fd(), arguments.as_ptr());
-            let (path, environment) = (path.as_ptr(), environment.as_ptr());
-            libc::syscall(libc::SYS_execveat, file, path, arguments, environment, flags);
-            Err(io::Error::last_os_error())
-        });
-    }
-    Ok(ended(command.status()))
-}
-
-/// Executes busybox, by whatever path.
-fn executed(path: &str) -> Came {
-    ended(Command::new(path).arg0("busybox").arg("true").status())
-}
-
-/// The same by one of our descriptors of it.
-fn executed_by(file: &File) -> Came {
-    executed(&format!("/proc/self/fd/{}", file.as_raw_fd()))
-}
-
-/// A copy of the program that has no name any more.
-fn deleted() -> anyhow::Result<File> {
-    fs::copy(PROGRAM, DELETED)?;
-    let file = File::open(DELETED)?;
-    fs::remove_file(DELETED)?;
-    Ok(file)
-}
-
-/// A copy of the program in memory.
-fn memfd() -> anyhow::Result<File> {
-    let file = memfd_create("tried", MemfdFlags::CLOEXEC)?;
-    let mut file = File::from(file);
-    io::copy(&mut File::open(PROGRAM)?, &mut file)?;
-    // What is open for writing is not executed.
-    Ok(File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?)
 }
 
 /// Attaches shared memory executable, and gives it back.
@@ -374,22 +279,6 @@ fn protect(file: &File, call: libc::c_long) -> Came {
     })
 }
 
-/// Runs a program that links libraries. What it ends by or with is in the place of an errno: whoever started it
-/// is there no more when its image is mapped.
-fn linked(program: &str, arguments: &[&str]) -> anyhow::Result<Came> {
-    let mut command = Command::new(program);
-    let status = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
-    let came = status.signal().or(status.code()).context("neither ended nor killed")?;
-    Ok(if came == 0 { Ok(()) } else { Err(came) })
-}
-
-/// The program loader that this program was started by.
-pub(crate) fn loader() -> anyhow::Result<String> {
-    let maps = fs::read_to_string("/proc/self/maps")?;
-    let mut paths = maps.lines().filter_map(|line| Some(&line[line.find('/')?..]));
-    Ok(paths.find(|path| path.contains("/ld-linux")).context("no program loader")?.to_owned())
-}
-
 impl Deeds {
     /// Does it, and undoes what was done.
     pub(crate) fn attempt(&self, deed: Deed) -> anyhow::Result<Came> {
@@ -410,6 +299,10 @@ impl Deeds {
             }
             Deed::ExecuteMemfd => executed_by(&memfd()?),
             Deed::ExecuteDeleted => executed_by(&deleted()?),
+            Deed::ExecuteByHand => executed_by_hand(),
+            Deed::ExecuteInterpreted => executed_interpreted()?,
+            Deed::ExecuteByThread => linked(&own_path()?, &["thread"])?,
+            Deed::ExecuteByKernel => executed_by_the_kernel()?,
             Deed::Map => map(&File::open(IMAGE)?),
             Deed::MapMemfd => map(&memfd()?),
             Deed::MapDeleted => map(&deleted()?),
@@ -452,25 +345,10 @@ impl Deeds {
                 self.unload(result)?
             }
             Deed::Program => load_program(),
-            Deed::KernelFromFile => {
-                let file = File::open(&self.kernel)?;
-                let flags = KEXEC_FILE_NO_INITRAMFS;
-                // SAFETY: an open file; the command line is an empty text.
-                let result = came(unsafe {
-                    let (file, none, line) = (file.as_raw_fd(), -1, parameters.as_ptr());
-                    libc::syscall(libc::SYS_kexec_file_load, file, none, 1, line, flags)
-                });
-                let loaded = fs::read_to_string("/sys/kernel/kexec_loaded")?;
-                anyhow::ensure!((loaded.trim() == "1") == result.is_ok(), "loaded: {loaded}");
-                if result.is_ok() {
-                    // SAFETY: unloads what was loaded; the other arguments are not looked at.
-                    let none = came(unsafe {
-                        let flags = KEXEC_FILE_UNLOAD;
-                        libc::syscall(libc::SYS_kexec_file_load, -1, -1, 0, 0, flags)
-                    });
-                    anyhow::ensure!(none.is_ok(), "not unloaded: {none:?}");
-                }
-                result
+            Deed::KernelFromFile => self.load_kernel(None)?,
+            Deed::KernelAndInitramfs => {
+                fs::write(INITRAMFS, [0; PAGE])?;
+                self.load_kernel(Some(&File::open(INITRAMFS)?))?
             }
             Deed::KernelFromMemory => {
                 // SAFETY: no segments, so nothing is read.
@@ -500,6 +378,28 @@ impl Deeds {
             Deed::ReadFree => opened(&format!("{FREE}/other"), false),
             Deed::ReadGuarded => opened(GUARDED, false),
         })
+    }
+
+    /// Loads another kernel, and unloads it. It must be there if and only if it was let in.
+    fn load_kernel(&self, initramfs: Option<&File>) -> anyhow::Result<Came> {
+        let (kernel, line) = (File::open(&self.kernel)?, CString::default());
+        let flags = if initramfs.is_none() { KEXEC_FILE_NO_INITRAMFS } else { 0 };
+        let initramfs = initramfs.map_or(-1, AsRawFd::as_raw_fd);
+        // SAFETY: open files; the command line is an empty text.
+        let result = came(unsafe {
+            let (kernel, line) = (kernel.as_raw_fd(), line.as_ptr());
+            libc::syscall(libc::SYS_kexec_file_load, kernel, initramfs, 1, line, flags)
+        });
+        let loaded = fs::read_to_string("/sys/kernel/kexec_loaded")?;
+        anyhow::ensure!((loaded.trim() == "1") == result.is_ok(), "loaded: {loaded}");
+        if result.is_ok() {
+            // SAFETY: unloads what was loaded; the other arguments are not looked at.
+            let none = came(unsafe {
+                libc::syscall(libc::SYS_kexec_file_load, -1, -1, 0, 0, KEXEC_FILE_UNLOAD)
+            });
+            anyhow::ensure!(none.is_ok(), "not unloaded: {none:?}");
+        }
+        Ok(result)
     }
 
     /// Takes the module out again, which must be there if and only if it was let in.

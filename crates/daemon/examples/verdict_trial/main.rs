@@ -7,6 +7,8 @@
 //! verdict_trial fanotify           what of it can be asked about where there is no gate
 //! verdict_trial decide ...         a client, which the trial starts as the user nobody
 //! verdict_trial watch CLIENT       one that is asked about nothing
+//! verdict_trial resume CLIENT      one that takes its session up again
+//! verdict_trial thread             what the trial executes to have a thread of it execute something
 //! ```
 //!
 //! MODULE is the file of a module that is not loaded, KERNEL that of a kernel for kexec. The grants
@@ -17,6 +19,8 @@
 mod client_process;
 mod decider;
 mod deeds;
+mod openings;
+mod programs;
 mod steps;
 
 use anyhow::Context;
@@ -28,7 +32,9 @@ fn main() -> anyhow::Result<()> {
     let rest: Vec<String> = arguments.collect();
     match (first.as_str(), rest.as_slice()) {
         ("decide", rest) => decider::run(rest),
+        ("resume", [client]) => decider::resume(client),
         ("watch", [client]) => decider::watch(client),
+        ("thread", []) => programs::execute_by_thread(),
         ("fanotify", []) => steps::run_through_fanotify(),
         (module, [kernel]) => steps::run(module, kernel),
         _ => anyhow::bail!(usage),

@@ -7,9 +7,10 @@ use anyhow::{Context, ensure};
 
 use crate::client_process::Client;
 use crate::deeds::{
-    Came, DELETED, Deed, Deeds, FREE, GUARDED, IMAGE, LINKED, MEMFD, PROGRAM, SCRIPT, SECRET,
-    SHARED, WATCHED, WATCHED_PROGRAM, loader,
+    Came, DELETED, Deed, Deeds, FREE, GUARDED, IMAGE, INITRAMFS, INTERPRETED, LINKED, LOADER,
+    MEMFD, NOT_RUN, PROGRAM, SCRIPT, SECRET, SHARED, WATCHED, WATCHED_PROGRAM,
 };
+use crate::programs::{loader, own_path};
 
 /// What tasks get that are denied because nobody answered.
 const EPERM: i32 = libc::EPERM;
@@ -121,7 +122,8 @@ pub(crate) fn run_through_fanotify() -> anyhow::Result<()> {
     let outside = "files outside the watched directory are not asked about";
     let opens = opened_by_fanotify as More;
     let watched = (WATCHES, watches as More);
-    for (what, step) in [(outside, free as More), (AWAY, away), (OPENS, opens), watched] {
+    let resumed = (RESUMED, resumed as More);
+    for (what, step) in [(outside, free as More), (AWAY, away), (OPENS, opens), watched, resumed] {
         step(&deeds).with_context(|| what.to_owned())?;
         println!("ok: {what}");
         held += 1;
@@ -218,15 +220,19 @@ const AWAY: &str =
 
 const OPENS: &str = "a file is opened by no other way than those that are asked about";
 
-const MORE: [(&str, More); 12] = [
+const MORE: [(&str, More); 16] = [
     (WATCHES, watches),
+    (RESUMED, resumed),
     (AWAY, away),
     (OPENS, opened_by_gate),
     ("a file becomes an image by calls that do not say so, and by mprotect unasked", images),
     ("a program is asked about as an image, by exec and by a loader that is run by hand", programs),
     ("a module in a file that is said to be compressed gets the errno of a denial too", compressed),
+    ("an initramfs is asked about beside its kernel", initramfs),
+    ("a program that the kernel executes is asked about, and one that a thread does", executed),
     ("files without a name and shared memory get exactly the errno of a denial too", nameless),
     ("a script is asked about by its name, and then its interpreter", script),
+    ("so is what binfmt_misc has interpreted", interpreted),
     ("what comes from memory is not asked about, and decided by the declared default", memory),
     ("files outside the watched directory are not asked about", free),
     ("a second mount of the watched directory is no way round", elsewhere),
@@ -242,6 +248,18 @@ fn watches(_: &Deeds) -> anyhow::Result<()> {
     let watching = watching.end()?;
     said("its own exec", &strict.end()?, &[PROGRAM])?;
     ensure!(watching == [EPERM.to_string()], "its exec came to {watching:?}");
+    Ok(())
+}
+
+const RESUMED: &str =
+    "a session that is taken up again is asked, and not about what its client does itself";
+
+fn resumed(deeds: &Deeds) -> anyhow::Result<()> {
+    let client = Client::start(&["resume", "org.example.strict"])?;
+    let came = deeds.attempt(Deed::Execute)?;
+    let said = client.end()?;
+    expect("of others", came, Err(EPERM))?;
+    ensure!(said == [PROGRAM, "0"], "it was asked, and its own came to {said:?}");
     Ok(())
 }
 
@@ -272,6 +290,24 @@ fn script(deeds: &Deeds) -> anyhow::Result<()> {
         ("deny-second", by_interpreter, &[SCRIPT, PROGRAM]),
     ] {
         is_denied(deeds, "process_exec", Deed::ExecuteScript, policy, libc::EXDEV, asked)?;
+        println!("door: ask process_exec {door}");
+    }
+    let deed = Deed::ExecuteByHand;
+    expect("without a client", deeds.attempt(deed)?, Ok(()))?;
+    is_denied(deeds, "process_exec", deed, "deny", libc::EXDEV, &[PROGRAM])?;
+    println!("door: ask process_exec {}", deed.door());
+    Ok(())
+}
+
+fn interpreted(deeds: &Deeds) -> anyhow::Result<()> {
+    let deed = Deed::ExecuteInterpreted;
+    expect("without a client", deeds.attempt(deed)?, Ok(()))?;
+    let by_interpreter = "execve of what binfmt_misc has interpreted, by its interpreter";
+    for (policy, door, asked) in [
+        ("deny", deed.door(), &[INTERPRETED][..]),
+        ("deny-second", by_interpreter, &[INTERPRETED, PROGRAM]),
+    ] {
+        is_denied(deeds, "process_exec", deed, policy, libc::EXDEV, asked)?;
         println!("door: ask process_exec {door}");
     }
     Ok(())
@@ -317,6 +353,28 @@ fn programs(deeds: &Deeds) -> anyhow::Result<()> {
         expect("without a client", deeds.attempt(deed)?, Ok(()))?;
         is_denied_as(deeds, "image_map", deed, (policy, libc::EXDEV), asked, seen)?;
         println!("door: ask image_map {}", deed.door());
+    }
+    Ok(())
+}
+
+fn initramfs(deeds: &Deeds) -> anyhow::Result<()> {
+    let deed = Deed::KernelAndInitramfs;
+    expect("without a client", deeds.attempt(deed)?, Ok(()))?;
+    let asked = [&*deeds.kernel, INITRAMFS];
+    is_denied(deeds, "kexec_load", deed, "deny-second", libc::EXDEV, &asked)?;
+    println!("door: ask kexec_load {}", deed.door());
+    Ok(())
+}
+
+fn executed(deeds: &Deeds) -> anyhow::Result<()> {
+    let own = own_path()?;
+    for (deed, policy, asked, seen) in [
+        (Deed::ExecuteByThread, "deny-second", &[&*own, PROGRAM][..], libc::EXDEV),
+        (Deed::ExecuteByKernel, "deny", &[LOADER], NOT_RUN),
+    ] {
+        expect("without a client", deeds.attempt(deed)?, Ok(()))?;
+        is_denied_as(deeds, "process_exec", deed, (policy, libc::EXDEV), asked, seen)?;
+        println!("door: ask process_exec {}", deed.door());
     }
     Ok(())
 }

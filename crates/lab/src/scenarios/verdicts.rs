@@ -92,6 +92,20 @@ user = "nobody"
 classes = ["notify"]
 "#;
 
+/// For `ringfence events`.
+const EVENTS: &str = r#"client = "io.ringfence.events"
+altitude = "1001"
+[identity]
+executable = "/usr/bin/ringfence"
+user = "root"
+[events.process_exec]
+classes = ["notify"]
+"#;
+
+/// What an event is explained by.
+const RULES: &str = "[[rule]]\nid = 1\nevent = \"process_exec\"\naction = \"allow\"\nfile.path = \"/nowhere\"\n\
+                     [[rule]]\nid = 2\nevent = \"process_exec\"\naction = \"deny\"\nerror = \"EACCES\"\n";
+
 const TRIAL: &str = "/lab/verdict_trial";
 /// A module that does nothing.
 const MODULE: &str = "dummy";
@@ -106,6 +120,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
         .file(programs.other("ringfenced")?, "/usr/bin/ringfenced")
         .file(programs.other("allow-list")?, "/usr/bin/allow-list")
         .file(programs.other("verdict_trial")?, TRIAL)
+        .module("binfmt_misc")
         .module(MODULE);
     let vm = cell.boot(&boot)?;
     vm.shell(
@@ -118,7 +133,8 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let trial = trial.map(|(client, altitude, default)| {
         (client, trial_grant(client, altitude, default, watched))
     });
-    let others = [("allow-list", GRANT), ("guarding", GUARDING), ("watching", WATCHING)];
+    let others =
+        [("allow-list", GRANT), ("guarding", GUARDING), ("watching", WATCHING), ("events", EVENTS)];
     let others = others.map(|(client, grant)| (client, grant.to_owned()));
     grants::install(&vm, others.into_iter().chain(trial))?;
     vm.shell(
@@ -133,7 +149,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     if !has_gate {
         command.extend(["--ask-directory", "/tried"]);
     }
-    let daemon = vm.start(&command, LIMIT * 3)?;
+    let daemon = vm.start(&command, LIMIT * 5)?;
     wait(&vm, "no socket", "[ -S /run/ringfence/control ]")?;
     let status: Value = serde_json::from_str(&vm.shell("ringfence status --json || [ $? = 1 ]")?)?;
     cell.keep("status.json", status.to_string().as_bytes())?;
@@ -169,6 +185,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     }
 
     let held = try_out(cell, &vm, has_gate)?;
+    explained(cell, &vm)?;
 
     // And so does the daemon.
     vm.shell("killall -KILL ringfenced")?;
@@ -186,6 +203,28 @@ fn try_out(cell: &Cell<'_>, vm: &Vm, has_gate: bool) -> anyhow::Result<usize> {
     let arguments: &[&str] = if has_gate { &[&module, &kernel] } else { &["fanotify"] };
     let command = [&[TRIAL], arguments].concat();
     trial::held_as_said(&trial::run(cell, vm, "trial", &command, LIMIT * 3)?)
+}
+
+/// An event as `ringfence events` selects and prints it is explained by rules of a file.
+fn explained(cell: &Cell<'_>, vm: &Vm) -> anyhow::Result<()> {
+    vm.put("/tried/rules", 0o644, RULES.as_bytes())?;
+    let command =
+        "ringfence events --json --record --count 1 --where 'file.path = \"/tried\"' >/tried/event";
+    let listening = vm.start(&["sh", "-c", command], LIMIT)?;
+    let began = Instant::now();
+    while vm.try_run(&["sh", "-c", "[ -s /tried/event ]"])?.code != 0 {
+        ensure!(began.elapsed() < LIMIT, "nothing was told");
+        tried(vm, "known")?;
+    }
+    let listened = listening.wait()?;
+    ensure!(listened.code == 0, "ringfence events: {}", listened.errors());
+    let said = vm.shell("ringfence explain-event --rules /tried/rules </tried/event")?;
+    cell.keep("explained", said.as_bytes())?;
+    let [first, second] =
+        ["rule 1: does not match: file.path", "rule 2: matches: denied with EACCES"];
+    let says = said.contains(first) && said.contains(second);
+    ensure!(says && said.contains("/tried/busybox-known"), "it says: {said}");
+    Ok(())
 }
 
 /// Executes one of the two programs, which are busybox by names that it knows itself by. Gives why it could not be.
