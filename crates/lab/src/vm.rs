@@ -20,8 +20,8 @@ use crate::ram::Ram;
 
 /// A guest that has not come up by then does not.
 const BOOT: Duration = Duration::from_secs(90);
-/// Counting instructions makes it slower.
-const COUNTED_BOOT: Duration = Duration::from_secs(300);
+/// Counting instructions makes it slower, and who yields may get a ninth of a processor for minutes.
+const SLOW_BOOT: Duration = Duration::from_secs(400);
 /// How long a command may take unless it is said otherwise.
 pub(crate) const COMMAND: Duration = Duration::from_secs(120);
 /// How long a guest has to power itself off before it is killed.
@@ -152,7 +152,8 @@ impl Boot {
             logs: logs.to_owned(),
             booted: Duration::ZERO,
         };
-        let limit = if self.machine.counted { COUNTED_BOOT } else { BOOT };
+        let is_slow = self.machine.counted || self.machine.yields;
+        let limit = if is_slow { SLOW_BOOT } else { BOOT };
         let connected =
             agent.ok_or(NoAnswer::Closed).and_then(|agent| Guest::connect(agent, limit));
         let (guest, not_loaded) =

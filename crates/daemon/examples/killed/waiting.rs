@@ -20,18 +20,24 @@ const MARGIN: Duration = Duration::from_secs(5);
 
 pub(crate) fn run() -> anyhow::Result<()> {
     make_program()?;
+    let mut daemon = Daemon::start()?;
     for (policy, wanted) in [("allow", None), ("deny", Some(libc::EPERM))] {
         for hangs in [false, true] {
             let what = || format!("ringfenced_gone = {policy}, hangs: {hangs}");
-            one(policy, wanted, hangs).with_context(what)?;
+            daemon = one(daemon, policy, wanted, hangs).with_context(what)?;
         }
     }
     Ok(())
 }
 
-fn one(policy: &str, wanted: Option<i32>, hangs: bool) -> anyhow::Result<()> {
+/// Gives the next daemon.
+fn one(
+    mut daemon: Daemon,
+    policy: &str,
+    wanted: Option<i32>,
+    hangs: bool,
+) -> anyhow::Result<Daemon> {
     let at_most = if hangs { WATCHDOG + MARGIN } else { MARGIN };
-    let mut daemon = Daemon::start()?;
     let mut client = Client::start(&["be", "silent", &format!("org.example.killed-{policy}")])?;
     let outcomes = std::thread::scope(|scope| -> anyhow::Result<Vec<io::Result<bool>>> {
         let run = || program().status().map(|status| status.success());
@@ -73,12 +79,12 @@ fn one(policy: &str, wanted: Option<i32>, hangs: bool) -> anyhow::Result<()> {
         daemon.end(true)?;
     }
     ensure!(program().status()?.success(), "a program without a daemon failed");
-    let _daemon = Daemon::start()?;
+    let next = Daemon::start()?;
     let line = client.line()?;
     ensure!(line == "resumed", "the client says {line:?}");
     ensure!(program().status()?.success(), "a program that is allowed failed");
     ensure!(client.line()? == "asked", "the client is not asked any more");
     println!("ok: {policy}: the client goes on with the next daemon");
     client.end()?;
-    Ok(())
+    Ok(next)
 }
