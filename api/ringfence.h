@@ -220,7 +220,9 @@ struct ringfence_header {
 	/* How many records this client has lost since its session began, as this one was written.
 	 * Never take it to fall: use the largest seen. */
 	__u64 lost;
-	/* One number for each event of this boot, the same for all clients that see it. */
+	/* One number for each event of this boot, the same for all clients that see it. What two
+	 * processors tell of at the same time stands in a ring in either order, and not in the same
+	 * in each client's; what one processor tells of stands in its order. */
 	__u64 global_sequence;
 	/* CLOCK_BOOTTIME, in nanoseconds. */
 	__u64 time;

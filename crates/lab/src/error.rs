@@ -73,6 +73,8 @@ pub enum Error {
     Gone {
         /// What happened.
         what: String,
+        /// Whether it ended by itself before any command could be run in it.
+        booting: bool,
         /// The console's log.
         console: PathBuf,
         /// The last lines of the console.

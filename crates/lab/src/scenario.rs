@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
+use crate::error::Error;
 use crate::kernels::Kernel;
 use crate::programs::Programs;
 use crate::vm::{Boot, Vm};
@@ -83,6 +84,7 @@ pub struct Cell<'lab> {
     core: bool,
     yields: bool,
     boots: AtomicU32,
+    again: AtomicU32,
     account: Arc<AtomicU64>,
 }
 
@@ -94,8 +96,8 @@ impl<'lab> Cell<'lab> {
         core: bool,
         yields: bool,
     ) -> Self {
-        let (boots, account) = (AtomicU32::new(0), Arc::default());
-        Self { kernel, programs, logs, core, yields, boots, account }
+        let (boots, again, account) = (AtomicU32::new(0), AtomicU32::new(0), Arc::default());
+        Self { kernel, programs, logs, core, yields, boots, again, account }
     }
 
     /// Whether this is part of `make test`, where a long scenario does a part of what it can.
@@ -121,10 +123,25 @@ impl<'lab> Cell<'lab> {
     /// # Errors
     /// When it does not come up as asked.
     pub fn boot(&self, boot: &Boot) -> anyhow::Result<Vm> {
-        let number = self.boots.fetch_add(1, Ordering::Relaxed);
-        let logs = self.logs.join(format!("boot-{number}"));
         let boot = boot.clone().yields(self.yields).account(Arc::clone(&self.account));
-        Ok(boot.start(self.kernel, &logs)?)
+        let start = || {
+            let number = self.boots.fetch_add(1, Ordering::Relaxed);
+            boot.start(self.kernel, &self.logs.join(format!("boot-{number}")))
+        };
+        let first = start();
+        let Err(Error::Gone { booting: true, console, .. }) = &first else { return Ok(first?) };
+        // About one of 170 guests ends so, by the emulator (docs/lab.md). Who reads the result is told.
+        self.again.fetch_add(1, Ordering::Relaxed);
+        eprintln!(
+            "lab: a guest ended as it booted, and is booted again; see {}",
+            console.display()
+        );
+        Ok(start()?)
+    }
+
+    /// How many guests were booted again, because the first one ended before anything could be run in it.
+    pub(crate) fn booted_again(&self) -> u32 {
+        self.again.load(Ordering::Relaxed)
     }
 
     /// The processor time that guests of it took which are gone.

@@ -139,6 +139,12 @@ fn run_cell(
         Err(_) => Err("the scenario panicked".to_owned()),
     };
     let outcome = outcome.map_err(|error| format!("{error}\nlogs and results: {}", logs.display()));
+    let outcome = outcome.map(|outcome| match (outcome, cell.booted_again()) {
+        (Outcome::Passed(figure), again) if again > 0 => {
+            Outcome::Passed(format!("{figure}; {again} of the guests booted again"))
+        }
+        (outcome, _) => outcome,
+    });
     (outcome, cell.processor_time())
 }
 

@@ -334,6 +334,7 @@ impl Vm {
 
     /// Why there is no answer, in words, with what the console says.
     pub(crate) fn error(&self, why: NoAnswer, what: &str, seconds: u64) -> Error {
+        let booting = self.guest.is_none() && matches!(why, NoAnswer::Closed);
         let happened = match why {
             NoAnswer::TimedOut => return Error::Timeout { command: what.to_owned(), seconds },
             NoAnswer::Refused(why) => return Error::Agent(why),
@@ -347,7 +348,7 @@ impl Vm {
         // Where the kernel did not even begin to speak, QEMU itself may have.
         let tail = Some(read("console.log")).filter(|text| !text.is_empty());
         let tail = tail.unwrap_or_else(|| read("qemu.log"));
-        Error::Gone { what: happened, console: self.console(), tail }
+        Error::Gone { what: happened, booting, console: self.console(), tail }
     }
 }
 

@@ -10,7 +10,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use clients::deeds::{LENGTH, RINGS, executed, failed, forked, memfd};
@@ -21,6 +21,7 @@ use clients::{Client, LARGE, Loaded, Programs, door_of, no_door_of};
 use io_uring::{IoUring, opcode, types};
 use probes::events::{EventType, WatchedFile};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, ResolveFlags};
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 const OPEN: EventType = EventType::FILE_OPEN;
 const MODIFY: EventType = EventType::FILE_MODIFY;
@@ -109,6 +110,28 @@ fn close_by_io_uring(file: File) {
 }
 
 /// What is told of one file while something is done with it.
+/// A directory that is mounted a second time, as long as this lives.
+struct Elsewhere(tempfile::TempDir);
+
+impl Elsewhere {
+    fn mount(directory: &Path) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        mount_bind(directory, place.path()).unwrap();
+        Self(place)
+    }
+
+    /// A file of the directory, by its name there.
+    fn file(&self, file: &Path) -> PathBuf {
+        self.0.path().join(file.file_name().unwrap())
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        let _ = unmount(self.0.path(), UnmountFlags::DETACH);
+    }
+}
+
 struct Told {
     listener: Listener,
     path: PathBuf,
@@ -182,6 +205,11 @@ fn what_is_opened_is_told_of_by_whatever_way() {
     told.listener.hear_nothing(|| rustix::fs::memfd_create("x", MemfdFlags::CLOEXEC).unwrap());
     told.listener.hear_nothing(|| rustix::pipe::pipe().unwrap());
 
+    let elsewhere = Elsewhere::mount(directory.path());
+    let other = elsewhere.file(&path);
+    told.path.clone_from(&other);
+    let door = "open through another mount of the directory";
+    told.door(door, "access", read, || File::open(&other).unwrap());
     told.path = directory.path().to_owned();
     told.door("open of a directory", "access", read, || File::open(directory.path()).unwrap());
     let unnamed = || {
@@ -409,10 +437,20 @@ fn opening_is_denied_by_rules() {
         ("execve, which opens the program", &mut || executed(&program)),
     ];
     doors_are_denied(OPEN, &condition, &mut doors);
-    let mut ruler = Ruler::of(OPEN);
-    if ruler.cannot.is_some() {
+    if Ruler::of(OPEN).cannot.is_some() {
         return;
     }
+    // By another name, and so not by its path; it is the same file.
+    let elsewhere = Elsewhere::mount(programs.path());
+    let other = elsewhere.file(&path);
+    let about = fs::metadata(&path).unwrap();
+    let (device, inode) = (about.dev(), about.ino());
+    let device = format!("{}:{}", libc::major(device), libc::minor(device));
+    let identity = format!("file.identity = {{ device = \"{device}\", inode = {inode} }}");
+    let mut open = || failed(File::open(&other));
+    let door = "open through another mount of the directory";
+    doors_are_denied(OPEN, &identity, &mut [(door, &mut open)]);
+    let mut ruler = Ruler::of(OPEN);
     let rule = format!("[[rule]]\nid = 1\nevent = \"file_open\"\naction = \"deny\"\n{condition}\n");
     ruler.install(&rule).unwrap();
     assert_eq!(failed(File::open(&path)), libc::EPERM);

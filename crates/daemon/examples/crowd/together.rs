@@ -16,9 +16,8 @@ const EXECS: usize = 150;
 /// How long the argument of each is: what is told of them is several of the smallest rings.
 const ARGUMENT: usize = 3000;
 /// The deadline of the grants, which the one that floods may need as its own flood takes the room for answers that
-/// come before their question; and as much again for what an exec takes besides, with 26 readers on emulated
-/// processors: 3.8 s were seen on a host of two processors with ten guests.
-const AT_MOST: Duration = Duration::from_secs(2 + 2);
+/// come before their question. 0.4 s were seen on a host of two processors with five guests.
+const AT_MOST: Duration = Duration::from_secs(2);
 
 fn start(role: &str, number: usize) -> anyhow::Result<Client> {
     Client::start(&["be", role, &format!("org.example.crowd{number}")])

@@ -15,8 +15,9 @@ const WAITING: usize = 100;
 /// is killed is given up at once, because the kernel closes its /dev/fuse.
 const WATCHDOG: Duration = Duration::from_secs(2);
 /// What a hundred tasks on an emulated processor need to go on, and to say so, while the host has other
-/// guests: 0.3 s were seen on a quiet one, 4.2 s on one with seven.
-const MARGIN: Duration = Duration::from_secs(5);
+/// guests: 0.3 s were seen on a quiet one, 0.8 s on one with five guests. So those whose daemon is killed have gone
+/// on before a watchdog would have looked.
+const MARGIN: Duration = WATCHDOG;
 
 pub(crate) fn run() -> anyhow::Result<()> {
     make_program()?;
