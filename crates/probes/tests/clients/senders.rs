@@ -181,6 +181,8 @@ pub(crate) fn by_a_terminal() -> Option<u32> {
         let child = libc::fork();
         if child == 0 {
             libc::setsid();
+            // What a shell starts in the background ignores it.
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
             // Who leads a session and has no terminal gets the first that it opens.
             let opened = libc::open(name.as_ptr(), libc::O_RDWR);
             let byte = u8::from(opened != -1);
