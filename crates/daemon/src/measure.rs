@@ -164,18 +164,18 @@ impl Measurer {
 
     /// Begins to measure something for this user. The result has the ticket.
     pub fn start(&mut self, ticket: u64, uid: u32, subject: Subject) {
-        let prepares = matches!(subject, Subject::Collection { .. });
-        if prepares {
+        let of = if let Subject::Collection { .. } = subject {
             self.preparing = true;
+            None
         } else {
             self.running.push(uid);
-        }
-        let uid_of_measured = (!prepares).then_some(uid);
+            Some(uid)
+        };
         let (wake, sender, known) =
             (Arc::clone(&self.wake), self.sender.clone(), Arc::clone(&self.known));
         let done = move |result| {
             // Both fail only when the daemon is ending.
-            let _ = sender.send(Measured { ticket, result, uid: uid_of_measured });
+            let _ = sender.send(Measured { ticket, result, uid: of });
             let _ = rustix::io::write(wake.as_fd(), &1_u64.to_ne_bytes());
         };
         let fail = done.clone();

@@ -28,15 +28,6 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 /// The attack (tests/attacks), its technique, and the symbol that it writes over.
 const ATTACK: (&str, &str, &str) = ("inline_start", "early return", "__do_sys_getpid");
 
-const GRANT: &str = r#"client = "io.ringfence.events"
-altitude = "1001"
-[identity]
-executable = "/usr/bin/ringfence"
-user = "nobody"
-[events.kernel_finding]
-classes = ["notify"]
-"#;
-
 /// From the attack to the client, by the guest's clock.
 const WITHIN: Duration = Duration::from_secs(10);
 /// When it counts as never.
@@ -55,7 +46,7 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
         .file(subjects.join(format!("{name}.ko")), format!("/lab/{name}.ko"));
     let vm = cell.boot(&boot)?;
     attacks::taint(&vm)?;
-    grants::install(&vm, [("events", GRANT)])?;
+    grants::install(&vm, [("events", grants::of_events("nobody", "kernel_finding"))])?;
     // An emulated processor is a hundred times slower than those that the default share is for.
     let guard = format!("#!/usr/bin/sh\nexec /usr/bin/ringfence \"$@\" {SHARE}\n");
     vm.put("/lab/guard", 0o755, guard.as_bytes())?;

@@ -3,6 +3,15 @@
 
 use crate::vm::Vm;
 
+/// That of `ringfence events`, for one type of events and run by this user.
+pub(super) fn of_events(user: &str, event: &str) -> String {
+    format!(
+        "client = \"io.ringfence.events\"\naltitude = \"1001\"\n[identity]\n\
+         executable = \"/usr/bin/ringfence\"\nuser = \"{user}\"\n[events.{event}]\n\
+         classes = [\"notify\"]\n"
+    )
+}
+
 /// Makes the guest know root and nobody, and puts each grant, a name and its text, where the daemon reads
 /// it.
 pub(super) fn install<N: AsRef<str>, T: AsRef<str>>(

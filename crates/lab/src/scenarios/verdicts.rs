@@ -92,16 +92,6 @@ user = "nobody"
 classes = ["notify"]
 "#;
 
-/// For `ringfence events`.
-const EVENTS: &str = r#"client = "io.ringfence.events"
-altitude = "1001"
-[identity]
-executable = "/usr/bin/ringfence"
-user = "root"
-[events.process_exec]
-classes = ["notify"]
-"#;
-
 /// What an event is explained by.
 const RULES: &str = "[[rule]]\nid = 1\nevent = \"process_exec\"\naction = \"allow\"\nfile.path = \"/nowhere\"\n\
                      [[rule]]\nid = 2\nevent = \"process_exec\"\naction = \"deny\"\nerror = \"EACCES\"\n";
@@ -133,10 +123,10 @@ fn run(cell: &Cell<'_>) -> anyhow::Result<Outcome> {
     let trial = trial.map(|(client, altitude, default)| {
         (client, trial_grant(client, altitude, default, watched))
     });
-    let others =
-        [("allow-list", GRANT), ("guarding", GUARDING), ("watching", WATCHING), ("events", EVENTS)];
+    let others = [("allow-list", GRANT), ("guarding", GUARDING), ("watching", WATCHING)];
     let others = others.map(|(client, grant)| (client, grant.to_owned()));
-    grants::install(&vm, others.into_iter().chain(trial))?;
+    let events = [("events", grants::of_events("root", "process_exec"))];
+    grants::install(&vm, others.into_iter().chain(events).chain(trial))?;
     vm.shell(
         "mkdir -p /tried/watched/below /tried/free /tried/elsewhere /tried/guarded && \
          echo 1 >/tried/free/other && echo 1 >/tried/guarded/secret && \

@@ -466,14 +466,7 @@ impl Drop for Subject {
 
 /// The file that this kernel was booted from, where packages have it.
 pub(crate) fn own_kernel() -> Option<PathBuf> {
-    let release = rustix::system::uname().release().to_str().unwrap().to_owned();
-    let places =
-        [format!("/boot/vmlinuz-{release}"), format!("/usr/lib/modules/{release}/vmlinuz")];
-    let kernel = places.map(PathBuf::from).into_iter().find(|path| path.exists());
-    if kernel.is_none() {
-        eprintln!("not looked for: the file of this kernel, {release}, is not here");
-    }
-    kernel
+    probes::kernel_image_path().inspect_err(|error| eprintln!("not looked for: {error}")).ok()
 }
 
 /// Loads another kernel with an initramfs, and unloads it. Gives the errno.
